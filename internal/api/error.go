@@ -1,0 +1,37 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+)
+
+// Error is an error with the HTTP status that goes with it: what a Backend returns through NotFound, Conflict and
+// Invalid, and what a Client returns when the agent said no.
+type Error struct {
+	Status int // of HTTP
+	Err    error
+}
+
+// Error is the text of the cause alone.
+func (e *Error) Error() string { return e.Err.Error() }
+
+// Unwrap is the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// NotFound marks an error about an object that is not there (status 404).
+func NotFound(err error) error { return &Error{Status: http.StatusNotFound, Err: err} }
+
+// Conflict marks a refusal because of what is there (status 409).
+func Conflict(err error) error { return &Error{Status: http.StatusConflict, Err: err} }
+
+// Invalid marks an error about what was asked (status 400).
+func Invalid(err error) error { return &Error{Status: http.StatusBadRequest, Err: err} }
+
+// statusOf is the HTTP status that an error asks for.
+func statusOf(err error) int {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Status
+	}
+	return http.StatusInternalServerError
+}
