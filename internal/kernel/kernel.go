@@ -221,13 +221,30 @@ type Firewall struct {
 	Links []string
 	// AntiSpoof drops what comes from Links with a source address that is not routed back over the same link.
 	AntiSpoof bool
+	// Siblings are addresses that AntiSpoof lets through on a link although they are routed over another one: those of
+	// the same container on its other networks. Sorted, unique.
+	Siblings []LinkAddr
 	// ClosedTCP and ClosedUDP are ports of the node that Links cannot reach (BGP 179, BFD 3784).
 	ClosedTCP, ClosedUDP []uint16
 }
 
+// LinkAddr is an address on a link.
+type LinkAddr struct {
+	Link string
+	Addr netip.Addr
+}
+
+// Compare orders by link, then by address.
+func (a LinkAddr) Compare(b LinkAddr) int {
+	if c := strings.Compare(a.Link, b.Link); c != 0 {
+		return c
+	}
+	return a.Addr.Compare(b.Addr)
+}
+
 // Equal compares two firewalls.
 func (f Firewall) Equal(o Firewall) bool {
-	return slices.Equal(f.Links, o.Links) && f.AntiSpoof == o.AntiSpoof &&
+	return slices.Equal(f.Links, o.Links) && f.AntiSpoof == o.AntiSpoof && slices.Equal(f.Siblings, o.Siblings) &&
 		slices.Equal(f.ClosedTCP, o.ClosedTCP) && slices.Equal(f.ClosedUDP, o.ClosedUDP)
 }
 
@@ -272,7 +289,7 @@ func (s State) String() string {
 		out = append(out, "route "+RouteText(k, r))
 	}
 	if f := s.Firewall; len(f.Links) > 0 {
-		out = append(out, fmt.Sprintf("firewall accept %v anti-spoof %v closed tcp %v udp %v", f.Links, f.AntiSpoof, f.ClosedTCP, f.ClosedUDP))
+		out = append(out, fmt.Sprintf("firewall accept %v anti-spoof %v closed tcp %v udp %v siblings %v", f.Links, f.AntiSpoof, f.ClosedTCP, f.ClosedUDP, f.Siblings))
 	}
 	slices.Sort(out)
 	return strings.Join(out, "\n") + "\n"
