@@ -9,16 +9,20 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 )
 
-// maxDepth is how deep brackets may nest. The parser recurses once per level, and a
-// Go stack that overflows cannot be recovered.
-const maxDepth = 1000
+// The parser's time grows with the square of the nesting, and its stack with the nesting.
+const (
+	maxLine     = 16 << 10 // bytes
+	maxBrackets = 1000     // open at the same time
+)
 
 // readFile puts what the file gives into the config.
 func (l *loader) readFile(data []byte) {
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	file, err := l.parseYAML(data)
 	if err != nil {
 		pos := position{name: l.file}
@@ -47,8 +51,8 @@ func (l *loader) parseYAML(data []byte) (file *ast.File, err error) {
 	if !utf8.Valid(data) {
 		return nil, errors.New("want UTF-8")
 	}
-	if bytes.Count(data, []byte("["))+bytes.Count(data, []byte("{")) > maxDepth {
-		return nil, fmt.Errorf("want at most %d brackets", maxDepth)
+	if err := checkNesting(data); err != nil {
+		return nil, err
 	}
 	// The parser is not ours, and a file must not be able to stop the agent.
 	defer func() {
@@ -57,7 +61,28 @@ func (l *loader) parseYAML(data []byte) (file *ast.File, err error) {
 		}
 	}()
 	// Duplicate keys are found here, so that all of them are reported, with their paths.
-	return parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
+	return parser.Parse(joinFlowScalars(lexer.Tokenize(string(data))), 0, parser.AllowDuplicateMapKey())
+}
+
+func checkNesting(data []byte) error {
+	for line := range bytes.Lines(data) {
+		if len(line) > maxLine {
+			return fmt.Errorf("want lines of at most %d bytes", maxLine)
+		}
+	}
+	open := 0
+	for _, c := range data {
+		switch c {
+		case '[', '{':
+			open++
+		case ']', '}':
+			open = max(open-1, 0)
+		}
+		if open > maxBrackets {
+			return fmt.Errorf("want at most %d brackets open at the same time", maxBrackets)
+		}
+	}
+	return nil
 }
 
 func (l *loader) at(t *token.Token) position {
