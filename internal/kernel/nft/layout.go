@@ -1,0 +1,201 @@
+package nft
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"fairway/internal/kernel"
+)
+
+// The chains of table "inet fairway". Base chains are named after their hook.
+const (
+	chainPrerouting = "prerouting"
+	chainInput      = "input"
+	chainSource     = "source"    // what comes from our links: is the source its own?
+	chainNeighbour  = "neighbour" // ICMPv6 of the neighbour discovery protocol from our links
+	chainClosed     = "closed"    // what comes from our links to the node itself
+)
+
+// chain is a chain as it should be.
+type chain struct {
+	name     string
+	hook     *nftables.ChainHook // nil: not a base chain
+	priority *nftables.ChainPriority
+	rules    []rule
+}
+
+// rule is a rule as it should be. Every rule has a comment, which is also its name in Status.
+type rule struct {
+	comment string
+	exprs   []expr.Any
+}
+
+func (r rule) counted() bool {
+	for _, e := range r.exprs {
+		if _, ok := e.(*expr.Counter); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// expressions make up what a rule does; each call makes new ones.
+type expressions func() []expr.Any
+
+// layout is the table for a firewall: its chains, or none when there is nothing to do. Without a reverse path
+// lookup the other rules against spoofing stand alone.
+func layout(fw kernel.Firewall, reversePath expressions) []chain {
+	var out []chain
+	if len(fw.Links) == 0 {
+		return nil
+	}
+	if fw.AntiSpoof {
+		// Before connection tracking, so that what is not to be does not fill the table of connections.
+		out = append(
+			out,
+			chain{chainPrerouting, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw, fromLinks(fw.Links, chainSource)},
+			chain{name: chainSource, rules: sourceRules(reversePath)},
+			chain{name: chainNeighbour, rules: neighbourRules()},
+		)
+	}
+	if len(fw.ClosedTCP)+len(fw.ClosedUDP) > 0 {
+		out = append(
+			out,
+			chain{chainInput, nftables.ChainHookInput, nftables.ChainPriorityFilter, fromLinks(fw.Links, chainClosed)},
+			chain{name: chainClosed, rules: closedRules(fw)},
+		)
+	}
+	return out
+}
+
+// fromLinks sends what comes in over our links to a chain, so that anybody else's packets cost one comparison.
+func fromLinks(links []string, to string) []rule {
+	var out []rule
+	for _, l := range links {
+		out = append(out, rule{
+			comment: "from " + l,
+			exprs: []expr.Any{
+				&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
+				equal(asCompare(l)),
+				&expr.Verdict{Kind: expr.VerdictJump, Chain: to},
+			},
+		})
+	}
+	return out
+}
+
+func sourceRules(reversePath expressions) []rule {
+	unspecified := make([]byte, 16)
+	out := []rule{
+		{"neighbour discovery", append(protocol6(unix.IPPROTO_ICMPV6), &expr.Verdict{Kind: expr.VerdictJump, Chain: chainNeighbour})},
+		{"no source address", append(source6(unspecified, ones(128)), drop()...)},
+	}
+	if reversePath != nil {
+		out = append(out, rule{"source address not of this link", append(reversePath(), drop()...)})
+	}
+	return out
+}
+
+// reversePath matches what has a source that is not routed back over the link it came from: unknown, another link's, the
+// node's own.
+func reversePath() []expr.Any {
+	return []expr.Any{
+		&expr.Fib{Register: 1, FlagSADDR: true, FlagIIF: true, ResultOIF: true},
+		equal(make([]byte, 4)),
+	}
+}
+
+// The types of ICMPv6 messages (RFC 4861).
+const (
+	routerAdvertisement   = 134
+	neighbourSolicitation = 135
+	neighbourAdvert       = 136
+	redirect              = 137
+)
+
+// neighbourRules let pass what a link needs before any address of it is routed: duplicate address detection from the
+// unspecified address (RFC 4862 5.4.2) and neighbour discovery from link-local ones. A container is no router.
+func neighbourRules() []rule {
+	linkLocal := make([]byte, 16)
+	linkLocal[0], linkLocal[1] = 0xfe, 0x80
+	unspecified := make([]byte, 16)
+	accept := &expr.Verdict{Kind: expr.VerdictAccept}
+	from := func(prefix []byte, bits int, kind byte) []expr.Any {
+		return append(append(source6(prefix, ones(bits)), icmpType(kind)...), accept)
+	}
+	return []rule{
+		{"router advertisement", append(icmpType(routerAdvertisement), drop()...)},
+		{"redirect", append(icmpType(redirect), drop()...)},
+		{"duplicate address detection", from(unspecified, 128, neighbourSolicitation)},
+		{"neighbour solicitation", from(linkLocal, 10, neighbourSolicitation)},
+		{"neighbour advertisement", from(linkLocal, 10, neighbourAdvert)},
+	}
+}
+
+func closedRules(fw kernel.Firewall) []rule {
+	var out []rule
+	add := func(name string, proto byte, ports []uint16) {
+		for _, p := range ports {
+			exprs := []expr.Any{
+				&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+				equal([]byte{proto}),
+				&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+				equal(binary.BigEndian.AppendUint16(nil, p)),
+			}
+			out = append(out, rule{fmt.Sprintf("closed %s port %d", name, p), append(exprs, drop()...)})
+		}
+	}
+	add("tcp", unix.IPPROTO_TCP, fw.ClosedTCP)
+	add("udp", unix.IPPROTO_UDP, fw.ClosedUDP)
+	return out
+}
+
+func equal(data []byte) expr.Any {
+	return &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: data}
+}
+
+func drop() []expr.Any {
+	return []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}
+}
+
+// protocol6 matches IPv6 packets of a protocol; extension headers are skipped.
+func protocol6(proto byte) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
+		equal([]byte{unix.NFPROTO_IPV6}),
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		equal([]byte{proto}),
+	}
+}
+
+// source6 matches IPv6 packets by a prefix of their source (offset 8, RFC 8200 3).
+func source6(prefix, mask []byte) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
+		equal([]byte{unix.NFPROTO_IPV6}),
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 8, Len: 16},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 16, Mask: mask, Xor: make([]byte, 16)},
+		equal(prefix),
+	}
+}
+
+// icmpType matches the type of an ICMPv6 message; the protocol has been matched before.
+func icmpType(kind byte) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
+		equal([]byte{kind}),
+	}
+}
+
+// ones is a mask of 16 bytes that begins with so many ones.
+func ones(bits int) []byte {
+	m := make([]byte, 16)
+	for i := range bits {
+		m[i/8] |= 0x80 >> (i % 8)
+	}
+	return m
+}

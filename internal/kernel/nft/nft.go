@@ -1,0 +1,185 @@
+// Package nft makes the kernel's packet filters agree with a kernel.Firewall. It is the only package that touches
+// nftables and iptables.
+//
+// Two things are ours: the nftables table "inet fairway", written over netlink, whole and in one transaction; and, with
+// the host's own iptables programs, one jump with a comment in Docker's chain DOCKER-USER to our chain FAIRWAY. Both
+// are known by their names and compared with what the kernel says, never with what was written before. Nothing else is
+// changed, and no iptables table is made on a host that has none.
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"fairway/internal/kernel"
+)
+
+// Config is what a Handle is opened with.
+type Config struct {
+	// Log may be nil.
+	Log *slog.Logger
+	// Namespace is a file descriptor of the network namespace to work in; 0 and below mean the process's own. It is
+	// duplicated: the caller may close it after Open.
+	Namespace int
+	// IPTables and IP6Tables are the programs to run; empty means "iptables" and "ip6tables" in PATH or /usr/sbin, which is
+	// what Docker runs, so that both agree on the backend.
+	IPTables, IP6Tables string
+}
+
+// Handle works on the filters of one network namespace. It is safe for concurrent use; one caller at a time is served.
+type Handle struct {
+	log *slog.Logger
+	ns  int // our own descriptor; 0: the process's namespace
+
+	mu       sync.Mutex
+	nl       *socket
+	families [2]*family
+	// reversePath makes the expressions of the reverse path rule; a test puts in what no kernel knows.
+	reversePath expressions
+	// noReversePath says that the kernel refused that rule, so the table stands without it.
+	noReversePath bool
+	// made says that the table was once as it should be: from then on it is put back, not made.
+	made bool
+	// sound is the generation of the nftables ruleset in which everything that nftables can tell was as soundFor wants.
+	sound    uint32
+	soundFor kernel.Firewall
+	isSound  bool
+}
+
+// Open returns a handle. Nothing is read or written yet.
+func Open(c Config) (*Handle, error) {
+	h := &Handle{log: c.Log, reversePath: reversePath}
+	if h.log == nil {
+		h.log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	if c.Namespace > 0 {
+		fd, err := unix.FcntlInt(uintptr(c.Namespace), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			return nil, fmt.Errorf("open network namespace, descriptor %d: %w", c.Namespace, err)
+		}
+		h.ns = fd
+	}
+	h.families = [2]*family{
+		{name: "iptables", path: c.IPTables, nf: unix.NFPROTO_IPV4, names: "/proc/thread-self/net/ip_tables_names"},
+		{name: "ip6tables", path: c.IP6Tables, nf: unix.NFPROTO_IPV6, names: "/proc/thread-self/net/ip6_tables_names"},
+	}
+	nl, err := h.dial()
+	if err != nil {
+		h.closeNamespace()
+		return nil, err
+	}
+	h.nl = nl
+	return h, nil
+}
+
+// Close gives the handle's descriptors back. The kernel keeps what it has.
+func (h *Handle) Close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.nl.close()
+	h.closeNamespace()
+}
+
+func (h *Handle) closeNamespace() {
+	if h.ns > 0 {
+		_ = unix.Close(h.ns)
+		h.ns = 0
+	}
+}
+
+// Apply makes the kernel agree with fw. It compares first and writes only what differs; changed says in words what was
+// made or mended, also when there is an error for something else.
+func (h *Handle) Apply(ctx context.Context, fw kernel.Firewall) (changed []string, err error) {
+	if err := validate(fw); err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.isSound = false
+	changed, err = h.applyTable(ctx, fw)
+	for _, f := range h.families {
+		c, e := h.applyFilter(ctx, f, h.program(ctx, f), fw.Links)
+		changed = append(changed, c...)
+		err = errors.Join(err, e)
+	}
+	return changed, err
+}
+
+// Check says whether the kernel agrees with fw, and if not, what is missing. It writes nothing and is cheap: while the
+// nftables ruleset is in the generation that was checked last, one message to the kernel is all, and only for
+// iptables-legacy, which tells of no changes, a program is run (one a family).
+func (h *Handle) Check(ctx context.Context, fw kernel.Firewall) (ok bool, missing []string, err error) {
+	if err := validate(fw); err != nil {
+		return false, nil, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	gen, genErr := h.nl.generation(ctx)
+	known := genErr == nil && h.isSound && h.sound == gen && h.soundFor.Equal(fw)
+	if !known {
+		missing, err = h.checkTable(ctx, fw)
+	}
+	sound := err == nil && len(missing) == 0
+	for _, f := range h.families {
+		p := h.program(ctx, f)
+		if known && p.backend == NFTables {
+			continue
+		}
+		lacks, e := h.checkFilter(ctx, f, p, fw.Links)
+		missing = append(missing, lacks...)
+		err = errors.Join(err, e)
+		if p.backend != Legacy {
+			sound = sound && e == nil && len(lacks) == 0
+		}
+	}
+	if !known {
+		// What was read between two generations is no answer for either.
+		after, e := h.nl.generation(ctx)
+		h.isSound = sound && genErr == nil && e == nil && after == gen
+		h.sound, h.soundFor = gen, clone(fw)
+	}
+	return err == nil && len(missing) == 0, missing, err
+}
+
+// Remove takes away everything of ours, in each backend of iptables that the host has, and nothing else.
+func (h *Handle) Remove(ctx context.Context) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.isSound, h.made = false, false
+	_, err := h.applyTable(ctx, kernel.Firewall{})
+	for _, f := range h.families {
+		for _, p := range h.programs(ctx, f) {
+			_, e := h.applyFilter(ctx, f, p, nil)
+			if e == nil {
+				e = h.checkRemoved(ctx, f, p)
+			}
+			err = errors.Join(err, e)
+		}
+	}
+	return err
+}
+
+// inside runs fn in the handle's namespace. In another namespace than the process's own it has a thread for itself,
+// which is thrown away afterwards: a thread that went elsewhere must never serve another goroutine.
+func (h *Handle) inside(fn func() error) error {
+	if h.ns <= 0 {
+		return fn()
+	}
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked, so that the thread ends with this goroutine
+		if err := unix.Setns(h.ns, unix.CLONE_NEWNET); err != nil {
+			done <- fmt.Errorf("enter network namespace, descriptor %d: %w", h.ns, err)
+			return
+		}
+		done <- fn()
+	}()
+	return <-done
+}

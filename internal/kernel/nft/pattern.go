@@ -1,0 +1,52 @@
+package nft
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"fairway/internal/kernel"
+)
+
+// maxLinkName is the longest name of a link in bytes (IFNAMSIZ without its final zero).
+const maxLinkName = 15
+
+// validate refuses what no rule can say.
+func validate(fw kernel.Firewall) error {
+	for _, l := range fw.Links {
+		name, _ := strings.CutSuffix(l, "*")
+		if name == "" || len(name) > maxLinkName || strings.ContainsAny(name, "*+!/ \t\r\n\x00\"") {
+			return fmt.Errorf("link pattern %q: want the name of a link, at most %d bytes, with or without a * at its end", l, maxLinkName)
+		}
+	}
+	for _, p := range slices.Concat(fw.ClosedTCP, fw.ClosedUDP) {
+		if p == 0 {
+			return fmt.Errorf("closed port 0: want 1 to 65535")
+		}
+	}
+	return nil
+}
+
+func clone(fw kernel.Firewall) kernel.Firewall {
+	fw.Links = slices.Clone(fw.Links)
+	fw.ClosedTCP = slices.Clone(fw.ClosedTCP)
+	fw.ClosedUDP = slices.Clone(fw.ClosedUDP)
+	return fw
+}
+
+// asIPTables is a link pattern as iptables writes it: its wildcard is a plus sign.
+func asIPTables(pattern string) string {
+	if name, ok := strings.CutSuffix(pattern, "*"); ok {
+		return name + "+"
+	}
+	return pattern
+}
+
+// asCompare is what a link's name, as nftables loads it (16 bytes, filled up with zeros), is compared with: the whole
+// name with the zero that ends it, or the beginning of the name before a wildcard.
+func asCompare(pattern string) []byte {
+	if name, ok := strings.CutSuffix(pattern, "*"); ok {
+		return []byte(name)
+	}
+	return append([]byte(pattern), 0)
+}
