@@ -141,13 +141,11 @@ func (a *Allocator) place(p *pool, addr netip.Addr, oracle Oracle) (outside bool
 	switch {
 	case !heard:
 		return true, nil
-	case static:
-		return false, fmt.Errorf("address %v is %w: a route for it is heard from %s", addr, ErrInUse, holder)
-	case p.Static.IsValid():
+	case !static && p.Static.IsValid():
 		return false, fmt.Errorf("address %v is %w: a route for it is heard from %s: addresses that work on any node are in the static range %v",
 			addr, ErrInUse, holder, p.Static)
 	}
-	return false, fmt.Errorf("address %v is %w: a route for it is heard from %s, and the pool %v has no static range", addr, ErrInUse, holder, p.CIDR)
+	return false, fmt.Errorf("address %v is %w: a route for it is heard from %s: choose another", addr, ErrInUse, holder)
 }
 
 func (a *Allocator) requestNext(p *pool) (Holding, error) {

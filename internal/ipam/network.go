@@ -23,7 +23,11 @@ func (a *Allocator) bindNetwork(network string, cidrs []netip.Prefix, settings B
 	if network == "" {
 		return Delta{}, fmt.Errorf("network ID %q is empty", network)
 	}
-	placed := !settings.Static.IsValid()
+	for _, static := range settings.Static {
+		if !slices.ContainsFunc(cidrs, func(c netip.Prefix) bool { return covers(c, static) }) {
+			return Delta{}, fmt.Errorf("staticRange %v is not inside a subnet of the network: want a part of %v", static, cidrs)
+		}
+	}
 	for _, cidr := range cidrs {
 		p, err := a.bindable(network, cidr.Masked(), settings.Space)
 		if err != nil {
@@ -31,22 +35,33 @@ func (a *Allocator) bindNetwork(network string, cidrs []netip.Prefix, settings B
 		}
 		rec := p.Pool
 		rec.Network = network
-		if covers(p.CIDR, settings.Static) {
-			placed = true
-			if err := p.checkStatic(settings.Static); err != nil {
-				return Delta{}, err
-			}
-			rec.Static, rec.StaticSet = settings.Static, true
+		if rec.Static, rec.StaticSet, err = p.static(settings.Static); err != nil {
+			return Delta{}, err
 		}
 		if rec.Network != p.Network || rec.Static != p.Static || rec.StaticSet != p.StaticSet {
 			a.put(Record{Pool: &rec})
 			a.tell(p, network)
 		}
 	}
-	if !placed {
-		return Delta{}, fmt.Errorf("staticRange %v is not inside a subnet of the network: want a part of %v", settings.Static, cidrs)
-	}
 	return a.commit(), nil
+}
+
+// static is the pool's static range: one of the given, if it is in the pool, or the one it has.
+func (p *pool) static(ranges []netip.Prefix) (static netip.Prefix, set bool, err error) {
+	static, set = p.Static, p.StaticSet
+	for i, r := range ranges {
+		if !covers(p.CIDR, r) {
+			continue
+		}
+		if err := p.checkStatic(r); err != nil {
+			return netip.Prefix{}, false, err
+		}
+		if slices.ContainsFunc(ranges[:i], func(o netip.Prefix) bool { return covers(p.CIDR, o) }) {
+			return netip.Prefix{}, false, fmt.Errorf("staticRange %v is the second one in the subnet %v: give one for each subnet", r, p.CIDR)
+		}
+		static, set = r, true
+	}
+	return static, set, nil
 }
 
 // tell writes the network into what was held in the pool before there was one.

@@ -16,7 +16,7 @@ type source interface {
 
 func (a *Allocator) source(p *pool) source {
 	switch {
-	case len(p.Own) > 0:
+	case len(p.Own) > 0, p == a.loose:
 		return given{}
 	case a.opts.Plan.Alone:
 		return alone{}

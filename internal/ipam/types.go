@@ -59,8 +59,8 @@ type AddressRequest struct {
 
 // BindSettings is what a network decides about its pools.
 type BindSettings struct {
-	Space  string       // address space of the pools; "": whichever has them
-	Static netip.Prefix // the static range of the pool that contains it; zero: the default
+	Space  string         // address space of the pools; "": whichever has them
+	Static []netip.Prefix // static ranges, at most one for each pool; a pool without one has the default
 }
 
 // Kind is what an address is held for.
