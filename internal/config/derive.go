@@ -30,15 +30,16 @@ func derivePool(p *Pool) {
 		return
 	}
 	block, size := defaultSizes(p.CIDR)
+	own := p.Block.IsValid() && within(p.Block, p.CIDR)
 	if p.BlockSize == 0 {
 		p.BlockSize = max(block, p.CIDR.Bits())
-		if p.Block.IsValid() {
+		if own {
 			p.BlockSize = max(p.BlockSize, p.Block.Bits())
 		}
 	}
 	if p.Size == 0 {
 		p.Size = max(min(size, p.BlockSize), p.CIDR.Bits())
-		if p.Block.IsValid() {
+		if own {
 			p.Size = p.CIDR.Bits()
 		}
 	}

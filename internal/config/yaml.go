@@ -209,7 +209,7 @@ func (l *loader) readScalar(key string, f *field, n ast.Node) {
 
 // wrongType says what was wanted instead of a node, and what the node is.
 func (l *loader) wrongType(key string, n ast.Node, want string) {
-	value, is := "", ""
+	value, is, pos := "", "", l.at(start(n))
 	switch n := n.(type) {
 	case *ast.StringNode:
 		value, is = quote(kindText, n.Value), "a string"
@@ -218,7 +218,7 @@ func (l *loader) wrongType(key string, n ast.Node, want string) {
 	case *ast.BoolNode:
 		value, is = n.GetToken().Value, "true or false"
 	case *ast.NullNode:
-		is = "empty"
+		is, pos = "empty", l.nearest(key) // it has no place of its own
 	case *ast.SequenceNode:
 		is = "a list"
 	case *ast.MappingNode:
@@ -228,7 +228,7 @@ func (l *loader) wrongType(key string, n ast.Node, want string) {
 	default:
 		is = "an anchor, an alias or a tag, which are not read here"
 	}
-	l.failAt(l.at(start(n)), key, value, "want %s; this is %s", want, is)
+	l.failAt(pos, key, value, "want %s; this is %s", want, is)
 }
 
 // hint says which key an unknown one was probably meant to be, or which ones there are.

@@ -1,0 +1,183 @@
+package config
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestRefused(t *testing.T) {
+	for _, test := range []struct{ text, want string }{
+		// YAML itself.
+		{"state: \"/x\n", `f:1:8: is not YAML: `},
+		{"state: /x\n\trun: /y", `f:2:1: is not YAML: `},
+		{"state: /x\n---\nrun: /y\n", `f:3:4: want one YAML document`},
+		{"\xff", `f: is not YAML: want UTF-8`},
+		{strings.Repeat("[", 2000), `f: is not YAML: want at most 1000 brackets`},
+		{strings.Repeat("- ", 20000), `f: is not YAML: want lines of at most`},
+		{"- a", `f:1:1: want a mapping with the keys node, state,`},
+		{"state: &a /x", `f:1:8: state: want an absolute path`},
+		{"<<: {state: /x}", `f:1:1: <<: is not a key`},
+		{"state: !!str /x", `this is an anchor, an alias or a tag`},
+		{"state: |\n  /x\n", `this is a block of text`},
+
+		// Keys.
+		{"bpg: {}", `f:1:1: bpg: is not a key; did you mean "bgp"?`},
+		{"bgp: {peer: []}", `bgp.peer: is not a key; did you mean "peers"?`},
+		{"asn: 1", `asn: is not a key of this place; did you mean "bgp.asn"?`},
+		{"zebra: 1", `zebra: is not a key; those of the file are node, state,`},
+		{"log: {colour: 1}", `log.colour: is not a key; those of log are level, format`},
+		{"pools: [{cidr: 10.0.0.0/8, cider: x}]", `pools[0].cider: is not a key; did you mean "cidr"?`},
+		{"state: /x\nstate: /y", `f:2:1: state: is given twice; the first one is in line 1`},
+
+		// Types.
+		{"node: {name: 12}", `node.name: 12: want 1 to 253 letters`},
+		{"node: {name: 1.5}", `this is a number`},
+		{"node: {name: true}", `this is true or false`},
+		{"state:", `f:1:1: state: want an absolute path of at most 4095 bytes, without control characters; this is empty`},
+		{"docker: {enabled: yes}", `docker.enabled: "yes": want true or false; this is a string`},
+		{"docker: true", `docker: true: want a mapping with the keys enabled, plugins, socket, name; this is true or false`},
+		{"pools: {cidr: 10.0.0.0/8}", `pools: want a list of mappings; this is a mapping`},
+		{"pools: [10.0.0.0/8]", `pools[0]: "10.0.0.0/8": want a mapping with the keys cidr,`},
+		{"bgp: {import: {prefixes: 10.0.0.0/8}}", `bgp.import.prefixes: "10.0.0.0/8": want a list of strings; this is a string`},
+		{"bgp: {import: {prefixes: [1]}}", `bgp.import.prefixes[0]: 1: want a prefix`},
+		{"bgp: {holdTime: 9}", `bgp.holdTime: 9: want 0s, or a duration from 3s`},
+		{"bgp: {asn: '1'}", `this is a string`},
+
+		// Values.
+		{"bgp: {asn: 0}", `bgp.asn: 0: want a number from 1`},
+		{"bgp: {asn: 23456}", `bgp.asn: 23456: want`},
+		{"bgp: {asn: 65535}", `bgp.asn: 65535: want`},
+		{"bgp: {asn: 4294967295}", `bgp.asn: 4294967295: want`},
+		{"bgp: {asn: 4294967296}", `bgp.asn: 4294967296: want`},
+		{"bgp: {asn: 99999999999999999999999}", `bgp.asn: `},
+		{"bgp: {asn: -1}", `bgp.asn: -1: want`},
+		{"bgp: {asn: 0x10}", `bgp.asn: 0x10: want`},
+		{"bgp: {asn: 010}", `bgp.asn: 010: want`},
+		{"bgp: {holdTime: 2s}", `want 0s, or a duration from 3s to 65535s, in whole seconds (RFC 4271, 4.2)`},
+		{"bgp: {holdTime: 3500ms}", `want 0s, or`},
+		{"bgp: {holdTime: 65536s}", `want 0s, or`},
+		{"bgp: {holdTime: -3s}", `want 0s, or`},
+		{"bgp: {listen: '0.0.0.0'}", `bgp.listen: "0.0.0.0": want an address with a port`},
+		{"bgp: {listen: '0.0.0.0:0'}", `want an address with a port`},
+		{"bgp: {listen: 'localhost:179'}", `want an address with a port`},
+		{"bgp: {routerID: 'fd00::1'}", `bgp.routerID: "fd00::1": want an IPv4`},
+		{"bgp: {gracefulRestart: {restartTime: 4096s}}", `want a duration from 1s to 4095s`},
+		{"bgp: {gracefulRestart: {restartTime: 0s}}", `want a duration from 1s to 4095s`},
+		{"bgp: {bfd: {interval: 49ms}}", `bgp.bfd.interval: "49ms": want a duration from 50ms to 10s`},
+		{"bgp: {bfd: {interval: 11s}}", `want a duration from 50ms to 10s`},
+		{"bgp: {bfd: {multiplier: 0}}", `bgp.bfd.multiplier: 0: want a whole number from 1 to 255`},
+		{"bgp: {bfd: {multiplier: 256}}", `want a whole number from 1 to 255`},
+		{"bgp: {import: {maxPrefixes: -1}}", `bgp.import.maxPrefixes: -1: want`},
+		{"bgp: {import: {prefixes: [10.0.0.0/8, 10.1.0.1/16]}}", `bgp.import.prefixes[1]: "10.1.0.1/16": has host bits set; the prefix is 10.1.0.0/16`},
+		{"node: {name: '-x'}", `node.name: "-x": want 1 to 253`},
+		{"node: {address: 'fd00::1'}", `node.address: "fd00::1": want an IPv4`},
+		{"node: {address: 224.0.0.1}", `want an IPv4 unicast`},
+		{"node: {address: 0.0.0.0}", `want an IPv4 unicast`},
+		{"node: {address: 255.255.255.255}", `want an IPv4 unicast`},
+		{"node: {address6: 10.0.0.1}", `want an IPv6 unicast`},
+		{"node: {address6: 'fe80::1'}", `that is not link-local`},
+		{"node: {address6: '::ffff:10.0.0.1'}", `want an IPv6 unicast`},
+		{"node: {interface: abcdefghijklmnop}", `want the name of a link: 1 to 15 bytes`},
+		{"node: {interface: a/b}", `want the name of a link`},
+		{"node: {cidr: 10.0.0.1/8}", `node.cidr: "10.0.0.1/8": has host bits set; the prefix is 10.0.0.0/8`},
+		{"node: {cidr: 10.0.0.1}", `has no prefix length; a single address is 10.0.0.1/32`},
+		{"state: x", `state: "x": want an absolute path`},
+		{"run: /" + strings.Repeat("x", 94), `is too long for a socket; want at most 94 bytes`},
+		{"docker: {name: Fairway}", `docker.name: "Fairway": want 1 to 63 lower-case`},
+		{"docker: {plugins: /" + strings.Repeat("x", 100) + "}", `docker.plugins: makes a socket path of 114 bytes`},
+		{"log: {level: trace}", `log.level: "trace": want debug, info, warn or error`},
+		{"log: {format: xml}", `log.format: "xml": want text or json`},
+		{"ipam: {holdDown: 25h}", `ipam.holdDown: "25h": want a duration from 0s to 24h`},
+		{"ipam: {holdDown: -1s}", `want a duration from 0s to 24h`},
+		{"fabric: ospf", `fabric: "ospf": want bgp, store, static, kernel or none`},
+
+		// What later versions can do.
+		{"fabric: store", `f:1:9: fabric: "store": is not available in this version; want bgp, static, kernel or none`},
+		{"store: {etcd: {endpoints: ['http://10.0.0.1:2379']}}", `f:1:16: store.etcd.endpoints: [http://10.0.0.1:2379]: is not available in this version`},
+		{"store: {etcd: {user: root}}", `store.etcd.user: "root": is not available in this version`},
+		{"store: {etcd: {tls: {ca: /ca}}}", `store.etcd.tls.ca: "/ca": is not available in this version`},
+		{"dockerBridge: {pool: 10.0.0.0/8}", `dockerBridge.pool: "10.0.0.0/8": is not available in this version`},
+		{"dockerBridge: {prefix: 25}", `dockerBridge.prefix: 25: is not available in this version; leave the key out or at 24`},
+		{"dockerBridge: {masquerade: false}", `dockerBridge.masquerade: false: is not available in this version`},
+	} {
+		wantError(t, test.text, test.want)
+	}
+}
+
+func TestRefusedCombinations(t *testing.T) {
+	for _, test := range []struct{ text, want string }{
+		{"node: {address: 10.0.0.1, interface: eth0}", `f:1:38: node.interface: cannot be given together with node.address`},
+		{"node: {interface: eth0, cidr: 10.0.0.0/8}", `node.cidr: cannot be given together with node.interface`},
+
+		{"pools: [{}]", `pools[0].cidr: is missing`},
+		{"pools: [{cidr: 10.9.0.1/16}]", `pools[0].cidr: "10.9.0.1/16": has host bits set; the prefix is 10.9.0.0/16`},
+		{"pools: [{cidr: 0.0.0.0/0}]", `it overlaps 0.0.0.0/8`},
+		{"pools: [{cidr: 127.1.0.0/16}]", `it overlaps 127.0.0.0/8`},
+		{"pools: [{cidr: 'fe80::/64'}]", `it overlaps fe80::/10`},
+		{"pools: [{cidr: '::ffff:10.0.0.0/104'}]", `want a prefix`},
+		{"pools: [{cidr: 10.0.0.0/8}, {cidr: 10.9.0.0/16}]", `pools[1].cidr: "10.9.0.0/16": overlaps 10.0.0.0/8 of pools[0]`},
+		{"pools: [{cidr: 10.9.0.0/16, block: 10.10.0.0/24}]", `pools[0].block: "10.10.0.0/24": is not inside the pool; want a part of 10.9.0.0/16`},
+		{"pools: [{cidr: 10.9.0.0/16, block: 10.0.0.0/8}]", `is not inside the pool`},
+		{"pools: [{cidr: 10.9.0.0/16, block: 'fd00::/64'}]", `is not inside the pool`},
+		{"pools: [{cidr: 10.9.0.0/16, block: 10.9.1.0/28, blockSize: 26}]", `is smaller than a block; want a prefix length of at most blockSize, 26`},
+		{"pools: [{cidr: 10.9.0.0/16, blockSize: 15}]", `pools[0].blockSize: 15: want a prefix length from 16 to 32`},
+		{"pools: [{cidr: 10.9.0.0/16, blockSize: 33}]", `want a prefix length from 16 to 32`},
+		{"pools: [{cidr: 'fd00::/64', blockSize: 129}]", `want a whole number from 1 to 128`},
+		{"pools: [{cidr: 10.9.0.0/16, size: 15}]", `pools[0].size: 15: want a prefix length from 16 to 26`},
+		{"pools: [{cidr: 10.9.0.0/16, size: 27}]", `pools[0].size: 27: want a prefix length from 16 to 26`},
+		{"pools: [{cidr: 10.9.0.0/16, block: 10.9.0.0/24, size: 20}]", `pools[0].size: 20: want 16 or no size`},
+		{"pools: [{cidr: 10.9.0.0/16, egress: nat}]", `pools[0].egress: "nat": want route or masquerade`},
+
+		{"bgp: {peers: [{asn: 1}]}", `f:1:15: bgp.peers[0]: want either an address or an interface`},
+		{"bgp: {peers: [{address: 10.0.0.1, interface: eth0}]}", `want either an address or an interface`},
+		{"bgp: {peers: [{address: 10.0.0.1}]}", `bgp.peers[0].asn: is missing`},
+		{"bgp: {peers: [{address: 10.0.0.1, asn: 0}]}", `f:1:40: bgp.peers[0].asn: is missing`},
+		{"bgp: {peers: [{address: 10.0.0.1, asn: 65535}]}", `bgp.peers[0].asn: 65535: want 0 for any, or a number`},
+		{"bgp: {peers: [{address: 'fe80::1', asn: 1}]}", `a link-local one with its link`},
+		{"bgp: {peers: [{address: 'fd00::1%eth0', asn: 1}]}", `want a unicast address`},
+		{"bgp: {peers: [{address: 'fe80::1%/', asn: 1}]}", `want the name of a link`},
+		{"bgp: {peers: [{interface: eth0, port: 0}]}", `bgp.peers[0].port: 0: want a whole number from 1 to 65535`},
+		{"bgp: {peers: [{interface: eth0, multihop: 256}]}", `want a whole number from 0 to 255`},
+		{"bgp: {peers: [{interface: eth0, multihop: 2}]}", `cannot be given together with interface`},
+		{"bgp: {peers: [{address: 10.0.0.1, asn: 1, ttlSecurity: true, multihop: 2}]}", `cannot be given together with ttlSecurity`},
+		{"bgp: {peers: [{address: 10.0.0.1, asn: 64512, multihop: 2}]}", `is for external peers`},
+		{"bgp: {peers: [{interface: eth0, holdTime: 1s}]}", `bgp.peers[0].holdTime: "1s": want 0s, or`},
+		{"bgp: {peers: [{interface: eth0}, {interface: eth0}]}", `bgp.peers[1]: "eth0": is the same peer as bgp.peers[0]`},
+		{"bgp: {listen: '', peers: [{interface: eth0, passive: true}]}", `bgp.peers[0].passive: true: waits for ever`},
+		{"{node: {address: 10.0.0.1}, bgp: {peers: [{address: 10.0.0.1, asn: 1}]}}", `is this node's own address`},
+		{"bgp: {peers: [null]}", `f:1:15: bgp.peers[0]: want a mapping; this is empty`},
+
+		{"nodes: [{address: 10.0.0.1}]", `nodes[0].name: is missing`},
+		{"nodes: [{name: a}]", `nodes[0]: want an address or an address6`},
+		{"nodes: [{name: a, address: 10.0.0.1}, {name: a, address: 10.0.0.2}]", `nodes[1].name: "a": is also the name of nodes[0]`},
+		{"nodes: [{name: a, address: 10.0.0.1, subnets: [fd00::/64]}]", `nodes[0].subnets: "fd00::/64": has no next hop; give the node's address6`},
+		{"nodes: [{name: a, address6: 'fd00::1', subnets: [10.0.0.0/24]}]", `has no next hop; give the node's address`},
+		{"nodes: [{name: a, address: 10.0.0.1, subnets: [10.1.0.0/16]}, {name: b, address: 10.0.0.2, subnets: [10.1.1.0/24]}]", `nodes[1].subnets: "10.1.1.0/24": overlaps 10.1.0.0/16 of nodes[0]`},
+		{"{node: {name: a}, pools: [{cidr: 10.0.0.0/8, block: 10.1.0.0/16}], nodes: [{name: b, address: 10.0.0.2, subnets: [10.1.1.0/24]}]}", `overlaps this node's own block 10.1.0.0/16 of pools[0]`},
+
+		{"routes: [{via: 10.0.0.1}]", `routes[0].to: is missing`},
+		{"routes: [{to: 10.0.0.0/8}]", `routes[0].via: is missing`},
+		{"routes: [{to: 10.0.0.0/8, via: 'fd00::1'}]", `is of another address family than 10.0.0.0/8`},
+		{"routes: [{to: 10.0.0.0/8, via: 10.0.0.1}]", `routes[0].via: "10.0.0.1": is inside 10.0.0.0/8, which it shall lead to`},
+		{"routes: [{to: 224.0.0.0/8, via: 10.0.0.1}]", `it overlaps 224.0.0.0/4`},
+		{"routes: [{to: 10.0.0.0/8, via: 11.0.0.1}, {to: 10.0.0.0/8, via: 11.0.0.1}]", `routes[1]: is the same route as routes[0]`},
+	} {
+		wantError(t, test.text, test.want)
+	}
+}
+
+// wantError wants one error, no more, that has the text in it.
+func wantError(t *testing.T, text, want string) {
+	t.Helper()
+	_, err := parse(text)
+	if err == nil {
+		t.Errorf("%.200s: no error, want %q", text, want)
+		return
+	}
+	if !strings.Contains(err.Error(), want) {
+		t.Errorf("%.200s:\n got %s\nwant %s", text, err, want)
+	}
+	if strings.Contains(err.Error(), "\n") {
+		t.Errorf("%.200s: more than one error:\n%s", text, err)
+	}
+}
