@@ -183,9 +183,12 @@ func source6(prefix, mask []byte) []expr.Any {
 	}
 }
 
-// icmpType matches the type of an ICMPv6 message; the protocol has been matched before.
+// icmpType matches ICMPv6 messages of a type. The chain has nothing but ICMPv6 in it; the protocol is matched again so
+// that nft shows the type by its name.
 func icmpType(kind byte) []expr.Any {
 	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		equal([]byte{unix.IPPROTO_ICMPV6}),
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
 		equal([]byte{kind}),
 	}
