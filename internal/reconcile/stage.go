@@ -85,7 +85,11 @@ type Sync[K comparable, V any] struct {
 	del    []K
 	report Report
 	failed map[K]error
+	mended []K
 }
+
+// Mended are the keys of what somebody else had changed and this pass set right.
+func (s *Sync[K, V]) Mended() []K { return s.mended }
 
 // Compare implements Stage.
 func (s *Sync[K, V]) Compare(ctx context.Context) error {
@@ -121,6 +125,7 @@ func (s *Sync[K, V]) Set(ctx context.Context) {
 		s.report.Set++
 		if was, ok := s.Before[k]; ok && s.Equal(v, was) {
 			s.report.Mended++
+			s.mended = append(s.mended, k)
 		}
 	}
 }
