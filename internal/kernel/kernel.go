@@ -97,6 +97,8 @@ type Link struct {
 
 	// Existing means: keep the link if it is there, do not make it (the engine is about to take the endpoint away).
 	Existing bool
+	// Down is read back only: somebody set the link down, which none of ours ever should be.
+	Down bool
 }
 
 // Peer is the other end of a veth pair: the end that Docker moves into the container.
@@ -105,12 +107,13 @@ type Peer struct {
 	MAC  MAC
 }
 
-// LinkEqual compares what can be read back: kind, alias, MTU and MAC. (8: only fields that we set.)
+// LinkEqual compares what can be read back: kind, alias, MTU, MAC, and up or down. (8: only fields that we set.)
 func LinkEqual(want, have Link) bool {
 	if want.Existing {
 		return true
 	}
-	return want.Kind == have.Kind && want.Alias == have.Alias && want.MTU == have.MTU && (want.MAC.IsZero() || want.MAC == have.MAC)
+	return want.Kind == have.Kind && want.Alias == have.Alias && want.MTU == have.MTU && want.Down == have.Down &&
+		(want.MAC.IsZero() || want.MAC == have.MAC)
 }
 
 // AddrKey is an address on a link of ours.
@@ -302,6 +305,9 @@ func (l Link) text(name string) string {
 	}
 	if l.Existing {
 		t += " if existing"
+	}
+	if l.Down {
+		t += " down"
 	}
 	return t
 }

@@ -1,0 +1,224 @@
+package rtnl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"fairway/internal/kernel"
+	"fairway/internal/reconcile"
+)
+
+// Links is the table of our links by name: those whose alias begins with kernel.AliasPrefix. Listed values have no
+// Peer, which may be in another namespace. Set makes a link complete or not at all, and changes one that is there in
+// place; MTU and MAC of the peer are set only when the pair is made.
+func (h *Handle) Links() reconcile.Table[string, kernel.Link] { return links{h} }
+
+type links struct{ h *Handle }
+
+// List implements reconcile.Table.
+func (t links) List(ctx context.Context) (map[string]kernel.Link, error) {
+	out := make(map[string]kernel.Link)
+	err := t.h.with(ctx, func(c *conn) error {
+		all, err := dumpLinks(ctx, c)
+		for _, l := range all {
+			if l.ours() {
+				out[l.name] = l.link()
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	return out, nil
+}
+
+// Set implements reconcile.Table.
+func (t links) Set(ctx context.Context, name string, want kernel.Link) error {
+	if name == "" || len(name) > maxName {
+		return fmt.Errorf("set link %q: a name has 1 to %d bytes", name, maxName)
+	}
+	return t.h.with(ctx, func(c *conn) error {
+		have, found, err := getLink(c, name)
+		switch {
+		case err != nil:
+			return fmt.Errorf("look up link %q: %w", name, err)
+		case found && !have.ours():
+			return stranger(have)
+		case found && have.kind != string(want.Kind):
+			return fmt.Errorf("set link %q: it is a %s, not a %s; remove it with \"ip link del %s\"", name, have.kind, want.Kind, name)
+		case want.Existing:
+			return nil
+		case found:
+			return t.change(ctx, c, have, want)
+		case want.Kind != kernel.Veth:
+			return fmt.Errorf("make link %q: kind %q is not one of: %s", name, want.Kind, kernel.Veth)
+		}
+		return t.make(ctx, c, name, want)
+	})
+}
+
+// make makes a veth pair. The kernel takes no alias in the message that makes a link, so a second one follows in the
+// same system call: whoever is killed leaves no link behind that nobody owns.
+func (t links) make(ctx context.Context, c *conn, name string, want kernel.Link) error {
+	if len(want.Alias) <= len(kernel.AliasPrefix) || want.Alias[:len(kernel.AliasPrefix)] != kernel.AliasPrefix {
+		return fmt.Errorf("make link %q: alias %q does not begin with %q", name, want.Alias, kernel.AliasPrefix)
+	}
+	if want.Peer.Name == "" || len(want.Peer.Name) > maxName {
+		return fmt.Errorf("make link %q: peer name %q does not have 1 to %d bytes", name, want.Peer.Name, maxName)
+	}
+	t.h.peers.add(want.Peer.Name)
+	errs := c.doAll(
+		func(w *builder) {
+			w.begin(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, ifinfo(unix.AF_UNSPEC, 0, 0, 0)...)
+			endpoint(w, name, want.MTU, want.MAC)
+			w.nest(unix.IFLA_LINKINFO, func() {
+				w.str(unix.IFLA_INFO_KIND, string(kernel.Veth))
+				w.nest(unix.IFLA_INFO_DATA, func() {
+					w.nest(vethPeer, func() {
+						w.b = append(w.b, ifinfo(unix.AF_UNSPEC, 0, 0, 0)...)
+						endpoint(w, want.Peer.Name, want.MTU, want.Peer.MAC)
+					})
+				})
+			})
+		},
+		func(w *builder) {
+			w.begin(unix.RTM_SETLINK, 0, ifinfo(unix.AF_UNSPEC, 0, unix.IFF_UP, unix.IFF_UP)...)
+			w.str(unix.IFLA_IFNAME, name)
+			w.str(unix.IFLA_IFALIAS, want.Alias)
+		})
+	if errs[0] != nil {
+		t.h.peers.drop(want.Peer.Name)
+		return fmt.Errorf("make link %q with peer %q: %w", name, want.Peer.Name, errs[0])
+	}
+	if errs[1] != nil {
+		t.h.peers.drop(want.Peer.Name)
+		undo := c.do(func(w *builder) {
+			w.begin(unix.RTM_DELLINK, 0, ifinfo(unix.AF_UNSPEC, 0, 0, 0)...)
+			w.str(unix.IFLA_IFNAME, name)
+		})
+		return errors.Join(fmt.Errorf("mark link %q with alias %q: %w", name, want.Alias, errs[1]), undo)
+	}
+	t.h.did(ctx, "ip link add %s mtu %d address %s alias %s up type veth peer name %s address %s",
+		name, want.MTU, want.MAC, want.Alias, want.Peer.Name, want.Peer.MAC)
+	return nil
+}
+
+// endpoint appends what both ends of a veth pair are made with. A given address also keeps udev from changing it.
+func endpoint(w *builder, name string, mtu int, mac kernel.MAC) {
+	w.str(unix.IFLA_IFNAME, name)
+	if mtu > 0 {
+		w.u32(unix.IFLA_MTU, uint32(mtu))
+	}
+	if !mac.IsZero() {
+		w.bytes(unix.IFLA_ADDRESS, mac[:])
+	}
+}
+
+// change sets what differs on a link that is there.
+func (t links) change(ctx context.Context, c *conn, have linkMsg, want kernel.Link) error {
+	err := c.do(func(w *builder) {
+		w.begin(unix.RTM_SETLINK, 0, ifinfo(unix.AF_UNSPEC, have.index, unix.IFF_UP, unix.IFF_UP)...)
+		if want.MTU > 0 && want.MTU != have.mtu {
+			w.u32(unix.IFLA_MTU, uint32(want.MTU))
+		}
+		if !want.MAC.IsZero() && want.MAC != have.mac {
+			w.bytes(unix.IFLA_ADDRESS, want.MAC[:])
+		}
+		if want.Alias != have.alias {
+			w.str(unix.IFLA_IFALIAS, want.Alias)
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("set link %q mtu %d address %s: %w", have.name, want.MTU, want.MAC, err)
+	}
+	t.h.did(ctx, "ip link set %s mtu %d address %s alias %s up", have.name, want.MTU, want.MAC, want.Alias)
+	return nil
+}
+
+// Delete implements reconcile.Table. The peer goes with the link, wherever it is.
+func (t links) Delete(ctx context.Context, name string) error {
+	return t.h.with(ctx, func(c *conn) error {
+		have, found, err := getLink(c, name)
+		switch {
+		case err != nil:
+			return fmt.Errorf("look up link %q: %w", name, err)
+		case !found:
+			return nil
+		case !have.ours():
+			return stranger(have)
+		}
+		err = c.do(func(w *builder) {
+			w.begin(unix.RTM_DELLINK, 0, ifinfo(unix.AF_UNSPEC, have.index, 0, 0)...)
+		})
+		if err != nil && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("delete link %q: %w", name, err)
+		}
+		t.h.did(ctx, "ip link del %s", name)
+		return nil
+	})
+}
+
+func stranger(l linkMsg) error {
+	return fmt.Errorf("link %q is not ours: it is a %s with alias %q, ours begin with %q; remove or rename it", l.name, l.kind, l.alias, kernel.AliasPrefix)
+}
+
+// ourLink finds a link of ours; an absent one is an error only for who wants it.
+func ourLink(c *conn, name string) (linkMsg, bool, error) {
+	l, found, err := getLink(c, name)
+	switch {
+	case err != nil:
+		return l, false, fmt.Errorf("look up link %q: %w", name, err)
+	case found && !l.ours():
+		return l, false, stranger(l)
+	}
+	return l, found, nil
+}
+
+// ourNames are the names of our links by index.
+func ourNames(ctx context.Context, c *conn) (map[int]string, error) {
+	all, err := dumpLinks(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	names := make(map[int]string)
+	for _, l := range all {
+		if l.ours() {
+			names[l.index] = l.name
+		}
+	}
+	return names, nil
+}
+
+// peerNames are the peers that this handle made and that may still be in its namespace. Watch does not take them for
+// strangers' links. The zero value is empty.
+type peerNames struct {
+	mu    sync.Mutex
+	names map[string]struct{}
+}
+
+func (p *peerNames) add(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.names == nil {
+		p.names = make(map[string]struct{})
+	}
+	p.names[name] = struct{}{}
+}
+
+func (p *peerNames) drop(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.names, name)
+}
+
+func (p *peerNames) has(name string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, ok := p.names[name]
+	return ok
+}

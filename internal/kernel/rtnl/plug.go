@@ -1,0 +1,153 @@
+package rtnl
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"fairway/internal/kernel"
+)
+
+// Plug gives a running container an interface again whose veth somebody deleted. linkName is the peer of a freshly made
+// veth of ours, in the handle's namespace; it goes into the sandbox as the first free "ethN" with the key's MAC, gets
+// the addresses (as /32 and /128 whatever their length), comes up, and gets a route to each gateway and through it the
+// default route, if the sandbox has none of that family. A sandbox that has an interface with the MAC already keeps it,
+// and what is missing on it is added. It returns ErrNotReady when there is no sandbox.
+func (h *Handle) Plug(ctx context.Context, key kernel.SandboxKey, linkName string, addrs []netip.Prefix, gateways []netip.Addr) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := h.plug(ctx, key, linkName, addrs, gateways); err != nil {
+		return fmt.Errorf("plug %q with MAC %s into sandbox %s: %w", linkName, key.MAC, key.Path, err)
+	}
+	h.did(ctx, "ip link set %s netns %s address %s up addrs %v gateways %v", linkName, key.Path, key.MAC, addrs, gateways)
+	return nil
+}
+
+func (h *Handle) plug(ctx context.Context, key kernel.SandboxKey, linkName string, addrs []netip.Prefix, gateways []netip.Addr) error {
+	ns, err := openSandbox(key.Path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(ns) }()
+	c, err := dial(ns)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	l, found, err := linkByMAC(ctx, c, key.MAC)
+	if err == nil && !found {
+		if err = h.move(ctx, linkName, ns, key.MAC); err == nil {
+			l, found, err = linkByMAC(ctx, c, key.MAC)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if !found {
+		return errors.New("the interface was moved and is not there")
+	}
+	if err := h.configure(ns, c, l, addrs); err != nil {
+		return err
+	}
+	return addGateways(ctx, c, l, gateways)
+}
+
+// move takes the peer of one of our veths into the namespace. All in one message: where it cannot get a name, it stays.
+func (h *Handle) move(ctx context.Context, name string, ns int, mac kernel.MAC) error {
+	return h.with(ctx, func(c *conn) error {
+		l, found, err := getLink(c, name)
+		if err != nil {
+			return fmt.Errorf("look up link %q: %w", name, err)
+		}
+		if !found {
+			return fmt.Errorf("link %q: %w", name, unix.ENODEV)
+		}
+		host, err := getLinkAt(c, l.peer)
+		if err != nil || l.kind != string(kernel.Veth) || l.peerNS >= 0 || !host.ours() {
+			return fmt.Errorf("link %q is not the peer of a veth of ours", name)
+		}
+		err = c.do(func(w *builder) {
+			w.begin(unix.RTM_SETLINK, 0, ifinfo(unix.AF_UNSPEC, l.index, 0, 0)...)
+			w.u32(unix.IFLA_NET_NS_FD, uint32(ns))
+			w.str(unix.IFLA_IFNAME, "eth%d") // the kernel finds the first free number
+			w.bytes(unix.IFLA_ADDRESS, mac[:])
+		})
+		if err != nil {
+			return fmt.Errorf("move link %q: %w", name, err)
+		}
+		return nil
+	})
+}
+
+// configure gives the interface its addresses and sets it up. Docker turns IPv6 off in its sandboxes, and on again for
+// interfaces with an IPv6 address; so do we.
+func (h *Handle) configure(ns int, c *conn, l linkMsg, addrs []netip.Prefix) error {
+	if slices.ContainsFunc(addrs, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+		path := filepath.Join(h.procSys, "net/ipv6/conf", l.name, "disable_ipv6")
+		if err := inNamespace(ns, func() error { return writeSysctl(path, "0") }); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	for _, p := range addrs {
+		p = netip.PrefixFrom(p.Addr(), p.Addr().BitLen())
+		if err := addAddr(c, l.index, p); err != nil {
+			return addrError(p, err)
+		}
+	}
+	err := c.do(func(w *builder) {
+		w.begin(unix.RTM_SETLINK, 0, ifinfo(unix.AF_UNSPEC, l.index, unix.IFF_UP, unix.IFF_UP)...)
+	})
+	if err != nil {
+		return fmt.Errorf("set interface %s up: %w", l.name, err)
+	}
+	return nil
+}
+
+func addGateways(ctx context.Context, c *conn, l linkMsg, gateways []netip.Addr) error {
+	for _, gw := range gateways {
+		err := c.do(func(w *builder) {
+			sandboxRoute(w, netip.PrefixFrom(gw, gw.BitLen()), netip.Addr{}, l.index)
+		})
+		if err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("add route to gateway %s: %w", gw, err)
+		}
+		all, err := dumpRoutes(ctx, c, family(gw), 0)
+		if err != nil {
+			return fmt.Errorf("list routes: %w", err)
+		}
+		if slices.ContainsFunc(all, func(r routeMsg) bool { return r.key.Dst.Bits() == 0 && r.typ == unix.RTN_UNICAST }) {
+			continue
+		}
+		err = c.do(func(w *builder) {
+			sandboxRoute(w, netip.PrefixFrom(gw, 0).Masked(), gw, l.index)
+		})
+		if err != nil {
+			return fmt.Errorf("add default route via %s: %w", gw, err)
+		}
+	}
+	return nil
+}
+
+// sandboxRoute appends a route as Docker makes them in sandboxes: protocol boot, no metric.
+func sandboxRoute(w *builder, dst netip.Prefix, gw netip.Addr, index int) {
+	scope := byte(unix.RT_SCOPE_UNIVERSE)
+	if !gw.IsValid() && dst.Addr().Is4() {
+		scope = unix.RT_SCOPE_LINK
+	}
+	w.begin(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, family(dst.Addr()), byte(dst.Bits()), 0, 0,
+		unix.RT_TABLE_MAIN, unix.RTPROT_BOOT, scope, unix.RTN_UNICAST)
+	w.b = binary.NativeEndian.AppendUint32(w.b, 0)
+	w.addr(unix.RTA_DST, dst.Addr())
+	w.u32(unix.RTA_OIF, uint32(index))
+	if gw.IsValid() {
+		w.addr(unix.RTA_GATEWAY, gw)
+	}
+}

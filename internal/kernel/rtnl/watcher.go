@@ -1,0 +1,292 @@
+package rtnl
+
+import (
+	"context"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"fairway/internal/kernel"
+	"fairway/internal/reconcile"
+)
+
+// watcher turns messages into events. It keeps what is needed to know whose an object is, and which change is one.
+type watcher struct {
+	h  *Handle
+	fn func(Event)
+
+	links  map[int]linkMsg      // all links by index
+	addrs  map[addrMsg]struct{} // of strangers' links
+	routes routeMemory          // ours
+	facts  bool                 // to be reported
+	sysctl bool                 // to be reported
+	stale  bool                 // routes may have gone without a word
+}
+
+func (w *watcher) unsettled() bool { return w.facts || w.sysctl || w.stale }
+
+// load reads the present state.
+func (w *watcher) load(ctx context.Context) error {
+	return w.h.with(ctx, func(c *conn) error {
+		links, err := dumpLinks(ctx, c)
+		if err != nil {
+			return fmt.Errorf("list links: %w", err)
+		}
+		w.links = make(map[int]linkMsg, len(links))
+		for _, l := range links {
+			w.links[l.index] = l
+		}
+		addrs, err := dumpAddrs(ctx, c)
+		if err != nil {
+			return fmt.Errorf("list addresses: %w", err)
+		}
+		w.addrs = make(map[addrMsg]struct{})
+		for _, a := range addrs {
+			if !w.links[a.index].ours() {
+				w.addrs[a] = struct{}{}
+			}
+		}
+		msgs, err := dumpBoth(ctx, c, kernel.RouteProtocol)
+		if err != nil {
+			return fmt.Errorf("list routes: %w", err)
+		}
+		w.routes = newRouteMemory()
+		for _, m := range msgs {
+			if m.ours() {
+				w.routes.add(m, w.name)
+			}
+		}
+		return nil
+	})
+}
+
+func (w *watcher) name(index int) (string, bool) {
+	l, ok := w.links[index]
+	return l.name, ok
+}
+
+// flush reports what is collected.
+func (w *watcher) flush() {
+	if w.facts {
+		w.facts = false
+		w.fn(Event{Facts: true})
+	}
+	if w.sysctl {
+		w.sysctl = false
+		w.fn(Event{Sysctl: true})
+	}
+}
+
+// settle finds out which routes went without a word: IPv4 drops routes over a link that goes down, or whose last
+// address goes, and says nothing of them (fib_flush).
+func (w *watcher) settle(ctx context.Context) error {
+	if !w.stale {
+		return nil
+	}
+	w.stale = false
+	return w.h.with(ctx, func(c *conn) error {
+		// The kernel tells of the link or address first and drops the routes then, under one lock. A question that
+		// needs the lock is answered afterwards.
+		if _, err := getLinkAt(c, 1); err != nil {
+			return fmt.Errorf("look up link 1: %w", err)
+		}
+		msgs, err := dumpBoth(ctx, c, kernel.RouteProtocol)
+		if err != nil {
+			return fmt.Errorf("list routes: %w", err)
+		}
+		now := newRouteMemory()
+		for _, m := range msgs {
+			if m.ours() {
+				now.add(m, w.name)
+			}
+		}
+		was := w.routes
+		w.routes = now
+		for key := range was.ways {
+			if _, ok := now.ways[key]; !ok {
+				w.route(key, kernel.Route{}, true)
+			}
+		}
+		for key, way := range now.ways {
+			if old := was.ways[key]; old == nil || old.id != way.id {
+				w.route(key, way.route, false)
+			}
+		}
+		return nil
+	})
+}
+
+func (w *watcher) route(key kernel.RouteKey, r kernel.Route, deleted bool) {
+	w.fn(Event{Route: &reconcile.Change[kernel.RouteKey, kernel.Route]{Key: key, Val: r, Deleted: deleted}})
+}
+
+func (w *watcher) link(name string, l kernel.Link, deleted bool) {
+	w.fn(Event{Link: &reconcile.Change[string, kernel.Link]{Key: name, Val: l, Deleted: deleted}})
+}
+
+// take takes in one message.
+func (w *watcher) take(h header, p []byte) {
+	switch h.typ {
+	case unix.RTM_NEWLINK:
+		if l, ok := parseLink(p); ok && l.full {
+			w.newLink(l)
+		}
+	case unix.RTM_DELLINK:
+		if l, ok := parseLink(p); ok {
+			w.delLink(l)
+		}
+	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
+		if a, ok := parseAddr(p); ok {
+			w.addr(a, h.typ == unix.RTM_DELADDR)
+		}
+	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
+		n, ok := parseNeigh(p)
+		if l := w.links[n.index]; ok && l.ours() {
+			w.fn(Event{Neigh: &reconcile.Change[kernel.NeighKey, kernel.MAC]{
+				Key: kernel.NeighKey{Link: l.name, IP: n.ip}, Val: n.mac, Deleted: h.typ == unix.RTM_DELNEIGH || !n.permanent,
+			}})
+		}
+	case unix.RTM_NEWROUTE:
+		if r, ok := parseRoute(p); ok && r.table == unix.RT_TABLE_MAIN {
+			w.newRoute(h, r)
+		}
+	case unix.RTM_DELROUTE:
+		if r, ok := parseRoute(p); ok && r.table == unix.RT_TABLE_MAIN {
+			w.delRoute(r)
+		}
+	case unix.RTM_NEWNETCONF:
+		w.netconf(p)
+	}
+}
+
+func (w *watcher) newLink(l linkMsg) {
+	was, known := w.links[l.index]
+	w.links[l.index] = l
+	used := w.routes.uses(l.index)
+	if known && was.name != l.name && (used || was.ours()) {
+		w.fn(Event{Lost: true}) // keys of other tables have the name in them
+	}
+	if known && was.up() && !l.up() && used {
+		w.stale = true
+	}
+	switch {
+	case l.ours():
+		w.link(l.name, l.link(), false)
+		if !known || !was.ours() {
+			was = linkMsg{peer: l.peer, peerNS: -1}
+		}
+		if was.peerNS != l.peerNS || was.peer != l.peer || was.carrier != l.carrier {
+			w.fn(Event{Sandbox: l.name})
+		}
+	case known && was.ours():
+		w.link(was.name, kernel.Link{}, true)
+		w.facts = true
+	case w.h.peers.has(l.name):
+	default:
+		w.facts = w.facts || !known || !sameFact(was, l)
+	}
+}
+
+func (w *watcher) delLink(l linkMsg) {
+	was, known := w.links[l.index]
+	if !known {
+		return
+	}
+	delete(w.links, l.index)
+	w.stale = w.stale || w.routes.uses(l.index)
+	switch {
+	case was.ours():
+		w.link(was.name, kernel.Link{}, true)
+	case w.h.peers.has(was.name):
+		w.h.peers.drop(was.name)
+	default:
+		w.facts = true
+	}
+	if host := w.links[l.peer]; l.moved && l.kind == string(kernel.Veth) && host.ours() {
+		w.fn(Event{Sandbox: host.name})
+	}
+}
+
+func sameFact(a, b linkMsg) bool {
+	x, y := a.fact(), b.fact()
+	return x.Name == y.Name && x.MTU == y.MTU && x.MAC == y.MAC && x.Kind == y.Kind && x.Up == y.Up && x.Carrier == y.Carrier
+}
+
+func (w *watcher) addr(a addrMsg, deleted bool) {
+	if deleted && (a.prefix.Addr().Is4() && w.routes.uses(a.index) || w.routes.sources[a.prefix.Addr()] > 0) {
+		w.stale = true
+	}
+	l := w.links[a.index]
+	if l.ours() {
+		if !a.ignored() {
+			w.fn(Event{Addr: &reconcile.Change[kernel.AddrKey, struct{}]{
+				Key: kernel.AddrKey{Link: l.name, Prefix: a.prefix}, Deleted: deleted,
+			}})
+		}
+		return
+	}
+	_, known := w.addrs[a]
+	if deleted {
+		delete(w.addrs, a)
+	} else {
+		w.addrs[a] = struct{}{}
+	}
+	// Lifetimes of advertised addresses are renewed every few seconds: no change.
+	if known == deleted && !w.h.peers.has(l.name) {
+		w.facts = true
+	}
+}
+
+func (w *watcher) newRoute(h header, r routeMsg) {
+	if r.key.Dst.Bits() == 0 && !r.ours() {
+		w.facts = true
+	}
+	was, known := w.routes.ways[r.key]
+	switch {
+	case !r.ourSlot():
+	case !r.ours():
+		if known && h.flags&unix.NLM_F_REPLACE != 0 {
+			w.routes.remove(r.key)
+			w.route(r.key, kernel.Route{}, true)
+		}
+	case known && h.flags&unix.NLM_F_REPLACE == 0 && was.id != r.id():
+		w.stale = true // it stands beside the other
+	default:
+		way := w.routes.set(r, w.name)
+		if way == nil {
+			w.stale = true // over a link unheard of
+			return
+		}
+		w.route(r.key, way.route, false)
+	}
+}
+
+func (w *watcher) delRoute(r routeMsg) {
+	if r.key.Dst.Bits() == 0 && !r.ours() {
+		w.facts = true
+	}
+	if !r.ours() {
+		return
+	}
+	if was := w.routes.ways[r.key]; was != nil && len(was.hops) > max(len(r.hops), 1) {
+		w.stale = true // IPv6 takes single next hops off a route
+		return
+	}
+	w.routes.remove(r.key)
+	w.route(r.key, kernel.Route{}, true)
+}
+
+// netconf looks for one setting that changed. The message about a new link has them all.
+func (w *watcher) netconf(p []byte) {
+	const ifindex = 1 // NETCONFA_IFINDEX
+	if len(p) < sizeNetconf {
+		return
+	}
+	settings := 0
+	for t := range attributes(p[sizeNetconf:]) {
+		if t != ifindex {
+			settings++
+		}
+	}
+	w.sysctl = w.sysctl || settings == 1
+}
