@@ -177,13 +177,17 @@ func jumpSteps(f filter, chain string, wanted bool) []step {
 // parseSave reads the output of iptables -S.
 func parseSave(out string) filter {
 	f := filter{present: true, chains: map[string][]ruleSpec{}}
+	concerns := func(name string) bool { return name == chainForward || name == chainDockerUser || name == chainOwn }
 	for line := range strings.Lines(out) {
+		if fields := strings.Fields(line); !slices.ContainsFunc(fields, concerns) {
+			continue // most of a busy host's rules
+		}
 		w := words(line)
 		if len(w) < 2 {
 			continue
 		}
 		chain := w[1]
-		ours := chain == chainForward || chain == chainDockerUser || chain == chainOwn
+		ours := concerns(chain)
 		switch {
 		case (w[0] == "-P" || w[0] == "-N") && ours:
 			f.chains[chain] = nil

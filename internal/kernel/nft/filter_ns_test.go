@@ -244,7 +244,7 @@ func TestFlushRuleset(t *testing.T) {
 	apply(t, r.h, wall())
 	r.run(t, "nft flush ruleset")
 	// Chains and policy are gone with Docker's rules: only our table is missed.
-	mended(t, r.h, wall(), "nftables: restored table inet fairway: nftables: table inet fairway is missing")
+	mended(t, r.h, wall(), "nftables: restored table inet fairway: missing")
 	for _, p := range r.families {
 		r.run(t, engine("28", p)...)
 	}

@@ -39,6 +39,7 @@ type Handle struct {
 	ns  int // our own descriptor; 0: the process's namespace
 
 	mu       sync.Mutex
+	closed   bool
 	nl       *socket
 	families [2]*family
 	// reversePath makes the expressions of the reverse path rule; a test puts in what no kernel knows.
@@ -79,10 +80,17 @@ func Open(c Config) (*Handle, error) {
 	return h, nil
 }
 
+// errClosed is what every method returns after Close: without its descriptor a handle would work on another namespace.
+var errClosed = errors.New("nftables handle is closed")
+
 // Close gives the handle's descriptors back. The kernel keeps what it has.
 func (h *Handle) Close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.closed {
+		return
+	}
+	h.closed = true
 	h.nl.close()
 	h.closeNamespace()
 }
@@ -90,7 +98,6 @@ func (h *Handle) Close() {
 func (h *Handle) closeNamespace() {
 	if h.ns > 0 {
 		_ = unix.Close(h.ns)
-		h.ns = 0
 	}
 }
 
@@ -102,6 +109,9 @@ func (h *Handle) Apply(ctx context.Context, fw kernel.Firewall) (changed []strin
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.closed {
+		return nil, errClosed
+	}
 	h.isSound = false
 	changed, err = h.applyTable(ctx, fw)
 	for _, f := range h.families {
@@ -121,10 +131,17 @@ func (h *Handle) Check(ctx context.Context, fw kernel.Firewall) (ok bool, missin
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.closed {
+		return false, nil, errClosed
+	}
 	gen, genErr := h.nl.generation(ctx)
 	known := genErr == nil && h.isSound && h.sound == gen && h.soundFor.Equal(fw)
 	if !known {
-		missing, err = h.checkTable(ctx, fw)
+		var lacks []string
+		lacks, err = h.checkTable(ctx, fw)
+		for _, l := range lacks {
+			missing = append(missing, "nftables: table inet "+kernel.TableName+": "+l)
+		}
 	}
 	sound := err == nil && len(missing) == 0
 	for _, f := range h.families {
@@ -152,6 +169,9 @@ func (h *Handle) Check(ctx context.Context, fw kernel.Firewall) (ok bool, missin
 func (h *Handle) Remove(ctx context.Context) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.closed {
+		return errClosed
+	}
 	h.isSound, h.made = false, false
 	_, err := h.applyTable(ctx, kernel.Firewall{})
 	for _, f := range h.families {

@@ -52,6 +52,9 @@ func (h *Handle) Status() (Status, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var s Status
+	if h.closed {
+		return s, errClosed
+	}
 	err := h.tableStatus(ctx, &s)
 	for i, f := range h.families {
 		into := &s.IPv4

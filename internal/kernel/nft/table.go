@@ -106,7 +106,7 @@ func (h *Handle) write(chains []chain) error {
 	return nil
 }
 
-// checkTable says in words how the table differs from what fw wants.
+// checkTable says in words how the table differs from what fw wants, without naming the table.
 func (h *Handle) checkTable(ctx context.Context, fw kernel.Firewall) ([]string, error) {
 	chains := h.wanted(fw)
 	flags, objects, ok, err := h.nl.table(ctx, unix.NFPROTO_INET, kernel.TableName)
@@ -116,17 +116,16 @@ func (h *Handle) checkTable(ctx context.Context, fw kernel.Firewall) ([]string, 
 	case !ok && len(chains) == 0:
 		return nil, nil
 	case !ok:
-		return []string{"nftables: table inet " + kernel.TableName + " is missing"}, nil
+		return []string{"missing"}, nil
 	case len(chains) == 0:
-		return []string{"nftables: table inet " + kernel.TableName + " is there but not wanted"}, nil
+		return []string{"not wanted"}, nil
 	}
 	var lacks []string
 	if flags != 0 {
-		lacks = append(lacks, fmt.Sprintf("nftables: table inet %s has flags %#x (1 is dormant)", kernel.TableName, flags))
+		lacks = append(lacks, fmt.Sprintf("flags %#x (1 is dormant)", flags))
 	}
 	if int(objects) != len(chains) {
-		lacks = append(lacks, fmt.Sprintf("nftables: table inet %s has %d chains and other objects instead of %d",
-			kernel.TableName, objects, len(chains)))
+		lacks = append(lacks, fmt.Sprintf("%d chains and other objects instead of %d", objects, len(chains)))
 	}
 	rules, err := h.nl.rules(ctx, unix.NFPROTO_INET, kernel.TableName, "")
 	if err != nil {
@@ -150,7 +149,7 @@ func (h *Handle) checkChain(ctx context.Context, want chain, rules []ruleInfo) (
 	if err != nil {
 		return "", err
 	}
-	what := "nftables: chain " + want.name + " of table inet " + kernel.TableName
+	what := "chain " + want.name
 	if !ok {
 		return what + " is missing", nil
 	}

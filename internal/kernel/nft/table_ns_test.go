@@ -2,6 +2,7 @@ package nft
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -342,8 +343,15 @@ func TestClosedHandle(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.Close()
-	if ok, _, err := h.Check(t.Context(), wall()); ok || err == nil {
-		t.Fatalf("check on a closed handle: %v, %v", ok, err)
+	h.Close()
+	ok, _, checked := h.Check(t.Context(), wall())
+	_, applied := h.Apply(t.Context(), wall())
+	_, asked := h.Status()
+	removed, watched := h.Remove(t.Context()), h.Watch(t.Context(), func() {})
+	for _, err := range []error{checked, applied, asked, removed, watched} {
+		if ok || !errors.Is(err, errClosed) {
+			t.Fatalf("a closed handle works: %v, %v", ok, err)
+		}
 	}
 	if _, err := Open(Config{Namespace: 1 << 20}); err == nil {
 		t.Fatal("a descriptor that is none is taken")

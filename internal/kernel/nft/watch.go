@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,7 +16,12 @@ const watchBuffer = 1 << 20
 // by whomever, iptables-nft among them (iptables-legacy tells nobody). Several changes may come as one call. When
 // messages were lost, changed is called too: it must look for itself what there is. Watch returns nil when ctx ends.
 func (h *Handle) Watch(ctx context.Context, changed func()) error {
-	s, err := h.dial(unix.NFNLGRP_NFTABLES)
+	h.mu.Lock()
+	s, err := (*socket)(nil), errClosed
+	if !h.closed {
+		s, err = h.dial(unix.NFNLGRP_NFTABLES)
+	}
+	h.mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("watch nftables: %w", err)
 	}
@@ -39,7 +43,7 @@ func (h *Handle) Watch(ctx context.Context, changed func()) error {
 		case errors.Is(err, unix.ENOBUFS):
 			// The subscription stands; what is in the buffer is old. The kernel says it once a loss.
 			changed()
-		case errors.Is(err, os.ErrClosed) || err != nil:
+		case err != nil:
 			return fmt.Errorf("watch nftables: %w", err)
 		case endsTransaction(b):
 			changed()
