@@ -1,0 +1,248 @@
+package bgp
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+)
+
+// handle takes up events in the order they happened.
+func (f *Fabric) handle(events []event) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.server == nil {
+		return
+	}
+	for _, e := range events {
+		switch {
+		case e.paths != nil:
+			f.changes.Add(1)
+			f.learned.merge(e.paths, f.multipath)
+		case e.peer != nil:
+			f.changes.Add(1)
+			f.onPeer(e.peer)
+		case e.eor != nil:
+			f.changes.Add(1)
+			f.onEndOfRIB(e.eor)
+		case e.bfd != nil:
+			f.onBFD(e.bfd.peer)
+		case e.advert != nil:
+			f.onAdvert(e.advert)
+		}
+	}
+	f.converge()
+}
+
+// byAddr is the session that GoBGP has under an address.
+func (f *Fabric) byAddr(a netip.Addr) *session {
+	a = a.Unmap()
+	for _, s := range f.sessions {
+		if s.known.IsValid() && s.known == a {
+			return s
+		}
+	}
+	return nil
+}
+
+// onPeer takes up a change of a session's state.
+func (f *Fabric) onPeer(p *apiutil.Peer) {
+	s := f.byAddr(p.State.NeighborAddress)
+	if s == nil {
+		return
+	}
+	was, up, hold := s.state, f.now().Sub(s.since), s.hold
+	f.setState(s, p.State.SessionState)
+	switch {
+	case s.state == bgp.BGP_FSM_ESTABLISHED && was != s.state:
+		f.onUp(s, p)
+	case was == bgp.BGP_FSM_ESTABLISHED && was != s.state:
+		f.onDown(s, p, up, hold)
+	case p.State.AdminState == api.PeerState_ADMIN_STATE_PFX_CT:
+		f.punish(s, f.tooMany(s))
+	case s.state == bgp.BGP_FSM_IDLE && was > bgp.BGP_FSM_ACTIVE:
+		f.failed(s, reason(p))
+	case s.stale && p.State.DisconnectReason == api.PeerState_DISCONNECT_REASON_RESTART_TIMER_EXPIRED:
+		s.stale = false
+		f.learned.mark(s.known, false)
+		f.log.Warn("peer did not come back after its restart", slog.String("peer", s.display()))
+	}
+}
+
+// onUp takes up a session that came up.
+func (f *Fabric) onUp(s *session, p *apiutil.Peer) {
+	s.asn, s.routerID = p.State.PeerASN, p.State.RouterID
+	f.learned.unblock(s.known, s.link)
+	s.waiting = map[bgp.Family]bool{}
+	if restarts(p.State.RemoteCap) {
+		for _, family := range negotiated(p.State.RemoteCap) {
+			s.waiting[family] = true
+		}
+	}
+	if have := f.inGoBGP(s); have != nil {
+		s.sent = have.GetState().GetMessages().GetSent().GetNotification()
+		s.hold = time.Duration(have.GetTimers().GetState().GetNegotiatedHoldTime()) * time.Second
+	}
+	if s.set.peer.ASN == 0 && s.asn == f.asn {
+		f.punish(s, fmt.Sprintf("the peer is in our AS %d, which must be asked for: set asn: %d", s.asn, s.asn))
+		return
+	}
+	f.log.Info("session is up", slog.String("peer", s.display()), slog.Uint64("asn", uint64(s.asn)), slog.String("router_id", s.routerID.String()))
+	f.changed()
+}
+
+// onDown decides what the end of a session means for what the peer told. It was up for so long, with this hold time.
+func (f *Fabric) onDown(s *session, p *apiutil.Peer, up, hold time.Duration) {
+	s.waiting = nil
+	why := reason(p)
+	switch {
+	case p.State.AdminState == api.PeerState_ADMIN_STATE_PFX_CT:
+		f.punish(s, f.tooMany(s))
+		f.ended(s, s.fault)
+	case p.State.DisconnectReason != api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART:
+		f.ended(s, why)
+		if up >= flapping {
+			f.reopen(s)
+		}
+	case f.timedOut(s):
+		// GoBGP keeps the routes of a peer that fell silent as if it restarted. RFC 4724 speaks of a closed connection; who
+		// is silent for the hold time is not forwarding either.
+		f.ended(s, fmt.Sprintf("nothing heard for the hold time of %v", hold))
+		f.reopen(s)
+	default:
+		s.stale = true
+		f.learned.mark(s.known, true)
+		f.ended(s, "the peer closed the connection and may be restarting: its routes are kept for its restart time")
+	}
+}
+
+// timedOut says whether the session ended with a NOTIFICATION of ours: the hold timer is the only one that GoBGP takes for
+// a restart.
+func (f *Fabric) timedOut(s *session) bool {
+	have := f.inGoBGP(s)
+	return have != nil && have.GetState().GetMessages().GetSent().GetNotification() > s.sent
+}
+
+func (f *Fabric) tooMany(s *session) string {
+	return fmt.Sprintf("the peer told more than %d prefixes of one family: find out why, or raise bgp.import.maxPrefixes", s.max)
+}
+
+// inGoBGP asks GoBGP for one peer.
+func (f *Fabric) inGoBGP(s *session) *api.Peer {
+	var have *api.Peer
+	err := f.server.ListPeer(context.Background(), &api.ListPeerRequest{Address: s.known.String()}, func(p *api.Peer) { have = p })
+	if err != nil {
+		f.log.Debug("ask for peer", slog.String("peer", s.name), slog.Any("err", err))
+	}
+	return have
+}
+
+// ended notes and logs why a session ended.
+func (f *Fabric) ended(s *session, why string) {
+	s.lastError = why
+	f.log.Warn("session ended", slog.String("peer", s.display()), slog.String("reason", why))
+	f.changed()
+}
+
+// failed notes why a session did not come up, and logs it when that is news.
+func (f *Fabric) failed(s *session, why string) {
+	if why == "" || why == s.lastError {
+		return
+	}
+	s.lastError = why
+	f.log.Warn("session does not come up", slog.String("peer", s.display()), slog.String("reason", why))
+}
+
+func (f *Fabric) onEndOfRIB(e *endOfRIB) {
+	s := f.byAddr(e.peer)
+	if s == nil || s.waiting == nil {
+		return
+	}
+	delete(s.waiting, e.family)
+	if len(s.waiting) > 0 {
+		return
+	}
+	s.reported = true
+	if s.stale {
+		s.stale = false
+		f.learned.mark(s.known, false)
+	}
+}
+
+// onBFD ends the session with a peer that does not answer any more. A session that is closed already is left alone: the
+// peer's BFD ends with its agent, so during a graceful restart its silence says nothing (RFC 5882, 4.3).
+func (f *Fabric) onBFD(peer netip.Addr) {
+	s := f.byAddr(peer)
+	if s == nil || s.state != bgp.BGP_FSM_ESTABLISHED {
+		return
+	}
+	f.learned.block(s.known)
+	f.ended(s, fmt.Sprintf("BFD: no answer within %d times %v", s.bfd.Multiplier, s.bfd.Interval))
+	f.reopen(s)
+}
+
+// converge notes when every peer has told all, or the time for it is over. f.mu is held.
+func (f *Fabric) converge() {
+	if f.converged || f.server == nil {
+		return
+	}
+	late := !f.now().Before(f.deadline)
+	for _, s := range f.sessions {
+		if !s.reported && !late {
+			return
+		}
+	}
+	f.converged = true
+	f.log.Info("converged", slog.Int("peers", len(f.sessions)), slog.Bool("timed_out", late))
+	f.changed()
+}
+
+// negotiated are the families that both ends have.
+func negotiated(caps []bgp.ParameterCapabilityInterface) []bgp.Family {
+	var both []bgp.Family
+	for _, c := range caps {
+		mp, ok := c.(*bgp.CapMultiProtocol)
+		if ok && (mp.CapValue == bgp.RF_IPv4_UC || mp.CapValue == bgp.RF_IPv6_UC) {
+			both = append(both, mp.CapValue)
+		}
+	}
+	return both
+}
+
+// restarts says whether the peer knows graceful restart, and so sends End-of-RIB. Of a peer that does not, nobody knows
+// when it has told all.
+func restarts(caps []bgp.ParameterCapabilityInterface) bool {
+	for _, c := range caps {
+		if _, ok := c.(*bgp.CapGracefulRestart); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// reason says why a session ended, "" if that is no news.
+func reason(p *apiutil.Peer) string {
+	text := strings.NewReplacer("notification-sent", "we sent", "notification-received", "the peer sent").Replace(p.State.DisconnectMessage)
+	switch p.State.DisconnectReason {
+	case api.PeerState_DISCONNECT_REASON_HOLD_TIMER_EXPIRED:
+		return "nothing heard for the hold time"
+	case api.PeerState_DISCONNECT_REASON_READ_FAILED:
+		return "the peer closed the connection"
+	case api.PeerState_DISCONNECT_REASON_WRITE_FAILED:
+		return "the connection broke"
+	case api.PeerState_DISCONNECT_REASON_BAD_PEER_AS:
+		return "the peer is in another AS than its asn in the config"
+	case api.PeerState_DISCONNECT_REASON_INVALID_MSG:
+		return "the peer sent a message that is not valid"
+	case api.PeerState_DISCONNECT_REASON_IDLE_TIMER_EXPIRED, api.PeerState_DISCONNECT_REASON_UNSPECIFIED:
+		return ""
+	default:
+		return text
+	}
+}

@@ -1,0 +1,253 @@
+package bgp
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"time"
+
+	"fairway/internal/config"
+
+	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+)
+
+const (
+	// penalty is how long a peer is left alone that told too many prefixes, or is in the wrong autonomous system.
+	penalty = time.Minute
+	// flapping sessions are left to GoBGP, which waits five seconds; others are opened again at once.
+	flapping = 5 * time.Second
+)
+
+// settings are what a session is made of. A change of one ends the session, except for max and bfd.
+type settings struct {
+	peer    config.Peer // without BFD
+	restart config.GracefulRestart
+	reflect bool // the peer is a client of ours
+}
+
+// session is one peer of the config and what became of it. Its fields are guarded by Fabric.mu.
+type session struct {
+	name   string // as the config has it: an address or an interface
+	set    settings
+	max    uint32     // prefixes of a family; 0: any number
+	bfd    config.BFD // zero: none
+	addr   netip.Addr // of the peer, with its zone; zero: nobody is known on the link
+	link   string     // over which the peer is reached, "" when that is not known
+	heldBy string     // why GoBGP must not have the peer now; "" if it may
+	until  time.Time  // and the end of a penalty
+	known  netip.Addr // GoBGP has the peer under this address; zero: it does not have it
+	peer   *api.Peer  // as GoBGP has it
+	bfdUp  bool       // the BFD server has the peer
+	fault  string     // a lasting fault, shown as a problem
+
+	state     bgp.FSMState
+	since     time.Time
+	lastError string
+	asn       uint32
+	routerID  netip.Addr
+	hold      time.Duration
+	sent      uint64              // NOTIFICATIONs sent when the session came up
+	waiting   map[bgp.Family]bool // families whose End-of-RIB is still to come
+	reported  bool                // all of them came once
+	stale     bool                // its paths are those of before a restart
+}
+
+// list makes f.sessions the peers of the config. What is gone or changed is taken out of GoBGP.
+func (f *Fabric) list() {
+	wanted := make(map[string]bool, len(f.cfg.BGP.Peers))
+	for _, p := range f.cfg.BGP.Peers {
+		b := &f.cfg.BGP
+		set := settings{peer: p, restart: b.GracefulRestart, reflect: b.RouteReflector && p.ASN == f.asn}
+		set.peer.BFD = false
+		name := p.Name()
+		wanted[name] = true
+		s := f.sessions[name]
+		if s == nil || s.set != set {
+			if s != nil {
+				f.forget(s)
+			}
+			s = &session{name: name, set: set, state: bgp.BGP_FSM_IDLE, since: f.now(), addr: p.Address, link: p.Interface}
+			f.sessions[name] = s
+		}
+		timers := config.BFD{}
+		if p.BFD {
+			timers = b.BFD
+		}
+		if s.bfd != timers {
+			f.stopBFD(s)
+		}
+		s.bfd, s.max = timers, b.Import.MaxPrefixes
+	}
+	for name, s := range f.sessions {
+		if !wanted[name] {
+			f.forget(s)
+			delete(f.sessions, name)
+		}
+	}
+}
+
+// check finds out whether a session may be. A session whose link is down loses its paths here and now.
+func (f *Fabric) check(s *session) {
+	s.heldBy = ""
+	if s.until.After(f.now()) {
+		s.heldBy = s.fault
+		return
+	}
+	if !s.until.IsZero() {
+		s.until, s.fault = time.Time{}, ""
+	}
+	if f.facts.Links == nil {
+		return
+	}
+	if s.set.peer.Interface == "" {
+		s.link = f.linkOf(s)
+	}
+	if s.link == "" {
+		return
+	}
+	l, ok := f.facts.Links[s.link]
+	switch {
+	case !ok:
+		s.heldBy = fmt.Sprintf("link %s is gone", s.link)
+	case !l.Up:
+		s.heldBy = fmt.Sprintf("link %s is down", s.link)
+	case !l.Carrier:
+		s.heldBy = fmt.Sprintf("link %s has no carrier", s.link)
+	}
+	if s.heldBy != "" && s.known.IsValid() {
+		f.learned.block(s.known)
+	}
+}
+
+// linkOf is the link whose subnet has the peer. A link that lost its addresses with its carrier still counts; one that is
+// up without them does not, and the peer is then one behind a router.
+func (f *Fabric) linkOf(s *session) string {
+	if zone := s.addr.Zone(); zone != "" {
+		return zone
+	}
+	if l, ok := f.facts.Connected(s.addr); ok {
+		return l.Name
+	}
+	if l, ok := f.facts.Links[s.link]; ok && l.Up && l.Carrier {
+		return ""
+	}
+	return s.link
+}
+
+// apply makes GoBGP have the peer, or not, as check decided.
+func (f *Fabric) apply(s *session) error {
+	if s.heldBy != "" || !s.addr.IsValid() || s.known.IsValid() && s.known != s.addr {
+		if s.heldBy != "" && s.known.IsValid() && s.state == bgp.BGP_FSM_ESTABLISHED {
+			f.ended(s, s.heldBy)
+		}
+		f.remove(s)
+	}
+	if s.heldBy != "" || !s.addr.IsValid() {
+		return nil
+	}
+	if s.known.IsValid() {
+		f.limit(s)
+		f.startBFD(s)
+		return nil
+	}
+	peer := f.peerOf(s)
+	if err := f.server.AddPeer(context.Background(), &api.AddPeerRequest{Peer: peer}); err != nil {
+		s.fault = fmt.Sprintf("open session: %v", err)
+		return fmt.Errorf("open session with %s: %w", s.name, err)
+	}
+	s.known, s.peer, s.fault = s.addr, peer, ""
+	f.changes.Add(1)
+	f.startBFD(s)
+	return nil
+}
+
+// remove takes the peer out of GoBGP; its paths go, and a live session ends with a NOTIFICATION.
+func (f *Fabric) remove(s *session) {
+	f.stopBFD(s)
+	f.removePeer(s)
+}
+
+func (f *Fabric) removePeer(s *session) {
+	if !s.known.IsValid() || f.server == nil {
+		return
+	}
+	f.learned.block(s.known)
+	err := f.server.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: s.known.String()})
+	if err != nil {
+		f.log.Warn("close session", slog.String("peer", s.name), slog.Any("err", err))
+	}
+	s.known, s.peer, s.stale, s.waiting = netip.Addr{}, nil, false, nil
+	f.setState(s, bgp.BGP_FSM_IDLE)
+	f.changes.Add(1)
+}
+
+// forget is remove for a peer that will not come back with the same password: GoBGP clears the key of the listening socket
+// only when it changes a peer.
+func (f *Fabric) forget(s *session) {
+	if s.known.IsValid() && s.set.peer.Password != "" && f.server != nil {
+		s.peer.Conf.AuthPassword = ""
+		if _, err := f.server.UpdatePeer(context.Background(), &api.UpdatePeerRequest{Peer: s.peer}); err != nil {
+			f.log.Debug("clear password", slog.String("peer", s.name), slog.Any("err", err))
+		}
+	}
+	if s.state == bgp.BGP_FSM_ESTABLISHED {
+		f.ended(s, "its settings changed or it left the config")
+	}
+	f.remove(s)
+}
+
+// reopen ends the session for good, with all its paths, and starts a new one.
+func (f *Fabric) reopen(s *session) {
+	f.removePeer(s)
+	if err := f.apply(s); err != nil {
+		f.log.Debug("reopen session", slog.String("peer", s.name), slog.Any("err", err))
+	}
+}
+
+// punish keeps a session closed for a while.
+func (f *Fabric) punish(s *session, why string) {
+	s.until, s.fault, s.heldBy = f.now().Add(penalty), why, why
+	f.log.Error("peer refused", slog.String("peer", s.name), slog.String("reason", why), slog.Duration("retry_in", penalty))
+	f.remove(s)
+}
+
+// limit takes up a changed max-prefix limit without ending the session.
+func (f *Fabric) limit(s *session) {
+	if len(s.peer.AfiSafis) == 0 || s.peer.AfiSafis[0].PrefixLimits.GetMaxPrefixes() == s.max {
+		return
+	}
+	s.peer.AfiSafis = f.familiesOf(s)
+	if _, err := f.server.UpdatePeer(context.Background(), &api.UpdatePeerRequest{Peer: s.peer}); err != nil {
+		f.log.Warn("change prefix limit", slog.String("peer", s.name), slog.Any("err", err))
+	}
+}
+
+func (f *Fabric) setState(s *session, state bgp.FSMState) {
+	if s.state != state {
+		s.state, s.since = state, f.now()
+	}
+	if state != bgp.BGP_FSM_ESTABLISHED {
+		s.hold, s.routerID = 0, netip.Addr{}
+	}
+}
+
+// display is the session's name in listings.
+func (s *session) display() string {
+	if s.set.peer.Interface != "" && s.addr.IsValid() {
+		return s.addr.String()
+	}
+	return s.name
+}
+
+func (s *session) problem(more ...string) string {
+	var all []string
+	for _, p := range append([]string{s.heldBy, s.fault}, more...) {
+		if p != "" && (len(all) == 0 || all[len(all)-1] != p) {
+			all = append(all, p)
+		}
+	}
+	return strings.Join(all, "; ")
+}
