@@ -5,10 +5,11 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"fairway/internal/cnm"
 	"fairway/internal/kernel"
@@ -65,7 +66,8 @@ type Problem struct {
 
 // Compute plans.
 func Compute(in Input) Output {
-	p := planner{in: in, out: Output{State: kernel.NewState(), Announce: map[netip.Prefix]Announcement{}}}
+	p := planner{in: in, out: Output{State: kernel.NewState(), Announce: map[netip.Prefix]Announcement{}}, ways: map[netip.Addr]way{}}
+	p.out.State.Routes = make(map[kernel.RouteKey]kernel.Route, len(in.Heard)+len(in.Endpoints)+len(in.Blocks))
 	p.node()
 	for _, b := range in.Blocks {
 		p.block(b)
@@ -79,17 +81,27 @@ func Compute(in Input) Output {
 			p.routed(n, e)
 		}
 	}
-	p.siblings()
+	if in.Node.Docker {
+		p.siblings()
+	}
 	for _, prefix := range in.Announce {
 		p.out.Announce[prefix] = Announcement{Kind: "route"}
 	}
 	p.heard()
+	slices.SortFunc(p.out.Problems, func(a, b Problem) int { return cmp.Or(strings.Compare(a.Code, b.Code), strings.Compare(a.Text, b.Text)) })
 	return p.out
 }
 
 type planner struct {
-	in  Input
-	out Output
+	in   Input
+	out  Output
+	ways map[netip.Addr]way // next hops looked up so far: many routes share few
+}
+
+// way is the link that has a next hop in its subnet.
+type way struct {
+	link string // "" when none has
+	dead bool   // the link cannot pass frames now
 }
 
 func (p *planner) problem(code, hint, format string, args ...any) {
@@ -241,8 +253,7 @@ func gatewaysOf(n cnm.Network, e cnm.Endpoint) []netip.Addr {
 
 // heard plans the routes to others. What this node has itself is never looked for elsewhere.
 func (p *planner) heard() {
-	for _, prefix := range slices.SortedFunc(maps.Keys(p.in.Heard), netip.Prefix.Compare) {
-		r := p.in.Heard[prefix]
+	for prefix, r := range p.in.Heard {
 		key := kernel.RouteKey{Dst: prefix}
 		if _, own := p.out.State.Routes[key]; own {
 			p.claimed(r)
@@ -271,24 +282,36 @@ func (p *planner) claimed(r rib.Route) {
 
 // nextHops resolves a route's next hops: each must be on a link of the node.
 func (p *planner) nextHops(r rib.Route) []kernel.NextHop {
-	var hops []kernel.NextHop
+	hops := make([]kernel.NextHop, 0, len(r.Paths))
 	for _, path := range r.Paths {
 		if path.Link != "" {
 			hops = append(hops, kernel.NextHop{Via: path.NextHop, Link: path.Link})
 			continue
 		}
-		l, ok := p.in.Facts.Connected(path.NextHop)
+		w := p.wayTo(path.NextHop)
 		switch {
-		case !ok:
+		case w.link == "":
 			p.problem("next_hop_unreachable", "peer with a router on a link of this node, or add a link in its subnet",
 				"route %s from %s: next hop %s is on no link of this node", r.Prefix, path.Peer, path.NextHop)
-		case !l.Up || !l.Carrier:
+		case w.dead:
 			// The fabric ends the session over a dead link and the path goes; until then it is just not used.
 		default:
-			hops = append(hops, kernel.NextHop{Via: path.NextHop, Link: l.Name})
+			hops = append(hops, kernel.NextHop{Via: path.NextHop, Link: w.link})
 		}
 	}
 	return kernel.SortNextHops(hops)
+}
+
+func (p *planner) wayTo(a netip.Addr) way {
+	w, ok := p.ways[a]
+	if ok {
+		return w
+	}
+	if l, ok := p.in.Facts.Connected(a); ok {
+		w = way{link: l.Name, dead: !l.Up || !l.Carrier}
+	}
+	p.ways[a] = w
+	return w
 }
 
 func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }

@@ -1,0 +1,96 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+
+	"fairway/internal/config"
+	"fairway/internal/fabric"
+	"fairway/internal/kernel"
+)
+
+// deferred is the bgp fabric of a node that has no peers: it listens nowhere, so that the node may run another speaker,
+// until a reload brings the first peer.
+type deferred struct {
+	*fabric.Silent
+	start func(*config.Config) (fabric.Fabric, error)
+	told  func() // called once the real one runs
+
+	mu    sync.Mutex
+	real  fabric.Fabric
+	pools []netip.Prefix
+	begin chan struct{} // closed when real is there
+}
+
+func newDeferred(start func(*config.Config) (fabric.Fabric, error), told func()) *deferred {
+	return &deferred{Silent: fabric.NewSilent(string(config.FabricBGP)), start: start, told: told, begin: make(chan struct{})}
+}
+
+func (d *deferred) now() fabric.Fabric {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.real
+}
+
+// Run implements fabric.Fabric.
+func (d *deferred) Run(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-d.begin:
+	}
+	return d.now().Run(ctx)
+}
+
+// Announce implements fabric.Fabric.
+func (d *deferred) Announce(ctx context.Context, want map[netip.Prefix]fabric.Announcement) error {
+	if f := d.now(); f != nil {
+		return f.Announce(ctx, want)
+	}
+	return d.Silent.Announce(ctx, want)
+}
+
+// Update implements fabric.Fabric; the first peer brings the real fabric.
+func (d *deferred) Update(ctx context.Context, cfg *config.Config, facts kernel.Facts) error {
+	d.mu.Lock()
+	if d.real == nil && len(cfg.BGP.Peers) > 0 {
+		f, err := d.start(cfg)
+		if err != nil {
+			d.mu.Unlock()
+			return fmt.Errorf("start bgp: %w", err)
+		}
+		if p, ok := f.(poolFilter); ok {
+			p.SetPools(d.pools)
+		}
+		d.real = f
+		close(d.begin)
+		defer d.told()
+	}
+	f := d.real
+	d.mu.Unlock()
+	if f == nil {
+		return nil
+	}
+	return f.Update(ctx, cfg, facts)
+}
+
+// SetPools implements poolFilter.
+func (d *deferred) SetPools(pools []netip.Prefix) {
+	d.mu.Lock()
+	d.pools = pools
+	f := d.real
+	d.mu.Unlock()
+	if p, ok := f.(poolFilter); ok {
+		p.SetPools(pools)
+	}
+}
+
+// Status implements fabric.Fabric.
+func (d *deferred) Status() fabric.Status {
+	if f := d.now(); f != nil {
+		return f.Status()
+	}
+	return d.Silent.Status()
+}

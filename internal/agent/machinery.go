@@ -1,0 +1,295 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"sync"
+
+	"fairway/internal/kernel"
+	"fairway/internal/kernel/nft"
+	"fairway/internal/kernel/rtnl"
+	"fairway/internal/reconcile"
+)
+
+// machinery is the kernel's tables, with what the kernel said of them last.
+type machinery struct {
+	log    *slog.Logger
+	rt     *rtnl.Handle
+	fw     *nft.Handle
+	links  *reconcile.Tracked[string, kernel.Link]
+	addrs  *reconcile.Tracked[kernel.AddrKey, struct{}]
+	neighs *reconcile.Tracked[kernel.NeighKey, kernel.MAC]
+	routes *reconcile.Tracked[kernel.RouteKey, kernel.Route]
+
+	mu        sync.Mutex
+	want      kernel.State // of the last pass
+	sysctls   map[string]string
+	sandboxes map[kernel.SandboxKey]kernel.Sandbox // seen as wanted
+	firewall  bool                                 // seen as wanted
+	facts     *kernel.Facts                        // nil: to be read
+}
+
+func newMachinery(log *slog.Logger, rt *rtnl.Handle, fw *nft.Handle) *machinery {
+	return &machinery{
+		log: log, rt: rt, fw: fw,
+		links:  reconcile.Track(rt.Links(), kernel.LinkEqual),
+		addrs:  reconcile.Track(rt.Addrs(), func(_, _ struct{}) bool { return true }),
+		neighs: reconcile.Track(rt.Neighs(), func(a, b kernel.MAC) bool { return a == b }),
+		routes: reconcile.Track(rt.Routes(), kernel.RouteEqual),
+	}
+}
+
+// invalidate forgets everything that the kernel said.
+func (m *machinery) invalidate() {
+	m.links.Invalidate()
+	m.onLinks()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sysctls, m.sandboxes, m.firewall, m.facts = nil, nil, false, nil
+}
+
+// onLinks forgets what goes with a link: the kernel drops addresses, neighbours and IPv4 routes of a link that goes
+// down or away, and does not tell of all of them (net/ipv4/fib_trie.c, fib_table_flush).
+func (m *machinery) onLinks() {
+	m.addrs.Invalidate()
+	m.neighs.Invalidate()
+	m.routes.Invalidate()
+}
+
+// observe takes in one word of the kernel, and returns whether a pass is needed.
+func (m *machinery) observe(e rtnl.Event) bool {
+	switch {
+	case e.Lost:
+		m.invalidate()
+		return true
+	case e.Facts:
+		m.mu.Lock()
+		m.facts = nil
+		m.mu.Unlock()
+		m.onLinks()
+		return true
+	case e.Sysctl:
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.sysctls = nil
+		return true
+	case e.Sandbox != "":
+		return m.sandboxMoved(e.Sandbox)
+	case e.Link != nil:
+		if !m.links.Observe(*e.Link) {
+			return false
+		}
+		m.onLinks()
+		return true
+	case e.Addr != nil:
+		return m.addrs.Observe(*e.Addr)
+	case e.Neigh != nil:
+		return m.neighs.Observe(*e.Neigh)
+	case e.Route != nil:
+		return m.routes.Observe(*e.Route)
+	}
+	return false
+}
+
+// sandboxMoved looks again at what the sandbox at the other end of a veth should have.
+func (m *machinery) sandboxMoved(link string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l, ok := m.want.Links[link]
+	if !ok {
+		return false
+	}
+	for key := range m.want.Sandbox {
+		if key.MAC == l.Peer.MAC {
+			delete(m.sandboxes, key)
+			return true
+		}
+	}
+	return false
+}
+
+// drifted looks at what the kernel does not tell of reliably: sysctls and the firewall. It is called a few times a
+// second, and writes nothing.
+func (m *machinery) drifted(ctx context.Context) bool {
+	m.mu.Lock()
+	want := m.want
+	m.mu.Unlock()
+	have, err := m.rt.Sysctls().Read(ctx, globalSysctls(want.Sysctls))
+	if err != nil {
+		return true
+	}
+	drift := false
+	for k, v := range have {
+		drift = drift || want.Sysctls[k] != v
+	}
+	ok, _, err := m.fw.Check(ctx, want.Firewall)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if drift {
+		m.sysctls = nil
+	}
+	if !ok || err != nil {
+		m.firewall = false
+		drift = true
+	}
+	return drift
+}
+
+// globalSysctls are those that are not of one of our links.
+func globalSysctls(all map[string]string) []string {
+	var keys []string
+	for k := range all {
+		if k == sysctlForward4 || k == sysctlForward6 {
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}
+
+// readFacts returns what is known of strangers' links, from memory unless something changed.
+func (m *machinery) readFacts(ctx context.Context) (kernel.Facts, error) {
+	m.mu.Lock()
+	known := m.facts
+	m.mu.Unlock()
+	if known != nil {
+		return *known, nil
+	}
+	f, err := m.rt.Facts(ctx)
+	if err != nil {
+		return kernel.Facts{}, fmt.Errorf("read links and addresses: %w", err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.facts = &f
+	return f, nil
+}
+
+// apply makes the kernel agree with the whole set. Learned routes that nobody wants are left alone until every source
+// has reported (prune): they may be an earlier run's, about to be learned again.
+func (m *machinery) apply(ctx context.Context, want kernel.State, prune bool) ([]reconcile.Report, failedRoutes, map[string]error) {
+	m.mu.Lock()
+	before := m.want
+	m.want = want
+	m.mu.Unlock()
+	links := &reconcile.Sync[string, kernel.Link]{
+		Name: "links", Table: m.links, Desired: existing(ctx, m.links, want.Links), Before: before.Links,
+		Equal: kernel.LinkEqual, Text: func(k string) string { return k },
+	}
+	addrs := &reconcile.Sync[kernel.AddrKey, struct{}]{
+		Name: "addresses", Table: m.addrs, Desired: want.Addrs, Before: before.Addrs,
+		Equal: func(_, _ struct{}) bool { return true },
+		Text:  func(k kernel.AddrKey) string { return fmt.Sprintf("%s on %s", k.Prefix, k.Link) },
+	}
+	neighs := &reconcile.Sync[kernel.NeighKey, kernel.MAC]{
+		Name: "neighbours", Table: m.neighs, Desired: want.Neighs, Before: before.Neighs,
+		Equal: func(a, b kernel.MAC) bool { return a == b },
+		Text:  func(k kernel.NeighKey) string { return fmt.Sprintf("%s on %s", k.IP, k.Link) },
+	}
+	routes := &reconcile.Sync[kernel.RouteKey, kernel.Route]{
+		Name: "routes", Table: m.routes, Desired: want.Routes, Before: before.Routes, Equal: kernel.RouteEqual,
+		Text: func(k kernel.RouteKey) string { return k.Dst.String() },
+		Keep: func(_ kernel.RouteKey, have kernel.Route) bool { return !prune && learned(have) },
+	}
+	stages := []reconcile.Stage{
+		links, &sysctlStage{m: m, want: want.Sysctls, before: before.Sysctls}, addrs, neighs,
+		&firewallStage{m: m, want: want.Firewall, before: before.Firewall}, routes, &sandboxStage{m: m, want: want.Sandbox, links: want.Links},
+	}
+	reports := reconcile.Run(ctx, stages)
+	m.replug(ctx, links.Mended(), want)
+	return reports, routes.Errors(), byLinkErrors(links, addrs, neighs, routes)
+}
+
+// learned says that a route leads to another node.
+func learned(r kernel.Route) bool {
+	for _, h := range r.NextHops {
+		if h.Via.IsValid() {
+			return true
+		}
+	}
+	return false
+}
+
+// existing drops links that are only to be kept from the desired set where they are gone.
+func existing(ctx context.Context, t reconcile.Table[string, kernel.Link], want map[string]kernel.Link) map[string]kernel.Link {
+	var have map[string]kernel.Link
+	out := want
+	for name, l := range want {
+		if !l.Existing {
+			continue
+		}
+		if have == nil {
+			var err error
+			if have, err = t.List(ctx); err != nil {
+				return want // the stage meets the same error and reports it
+			}
+			out = maps.Clone(want)
+		}
+		if _, ok := have[name]; !ok {
+			delete(out, name)
+		}
+	}
+	return out
+}
+
+// byLinkErrors sorts failures by the link that they keep from working.
+func byLinkErrors(links *reconcile.Sync[string, kernel.Link], addrs *reconcile.Sync[kernel.AddrKey, struct{}],
+	neighs *reconcile.Sync[kernel.NeighKey, kernel.MAC], routes *reconcile.Sync[kernel.RouteKey, kernel.Route],
+) map[string]error {
+	out := map[string]error{}
+	add := func(link string, err error) {
+		if link != "" {
+			out[link] = errors.Join(out[link], err)
+		}
+	}
+	for k, err := range links.Errors() {
+		add(k, fmt.Errorf("link %s: %w", k, err))
+	}
+	for k, err := range addrs.Errors() {
+		add(k.Link, fmt.Errorf("address %s on %s: %w", k.Prefix, k.Link, err))
+	}
+	for k, err := range neighs.Errors() {
+		add(k.Link, fmt.Errorf("neighbour %s on %s: %w", k.IP, k.Link, err))
+	}
+	for k, err := range routes.Errors() {
+		for _, h := range routes.Desired[k].NextHops {
+			if !h.Via.IsValid() {
+				add(h.Link, fmt.Errorf("route %s: %w", k.Dst, err))
+			}
+		}
+	}
+	return out
+}
+
+// replug brings veths that somebody had deleted, and that this pass made anew, back into their containers. The engine
+// does not know that they were gone.
+func (m *machinery) replug(ctx context.Context, made []string, want kernel.State) {
+	for _, name := range made {
+		link := want.Links[name]
+		for key := range want.Sandbox {
+			if key.MAC != link.Peer.MAC {
+				continue
+			}
+			var addrs []netip.Prefix
+			for k, r := range want.Routes {
+				if len(r.NextHops) == 1 && r.NextHops[0].Link == name && !r.NextHops[0].Via.IsValid() {
+					addrs = append(addrs, k.Dst)
+				}
+			}
+			var gateways []netip.Addr
+			for k := range want.Addrs {
+				if k.Link == name {
+					gateways = append(gateways, k.Prefix.Addr())
+				}
+			}
+			err := m.rt.Plug(ctx, key, link.Peer.Name, addrs, gateways)
+			m.log.Warn("put a deleted veth back into its container", slog.String("link", name), slog.Any("err", err))
+			m.mu.Lock()
+			delete(m.sandboxes, key)
+			m.mu.Unlock()
+		}
+	}
+}
