@@ -42,25 +42,20 @@ func (b *Book) CreateNetwork(ctx context.Context, req NetworkRequest) error {
 	})
 }
 
-// bind ties the pools of the subnets to the network. Each static range is one subnet's, and binding may be repeated.
+// bind ties the pools of the subnets to the network.
 func (b *Book) bind(c *change, n Network, static []netip.Prefix) error {
 	cidrs := make([]netip.Prefix, 0, len(n.Subnets))
 	for _, s := range n.Subnets {
 		cidrs = append(cidrs, s.Prefix)
 	}
-	if len(static) == 0 {
-		static = []netip.Prefix{{}}
+	d, err := b.alloc.BindNetwork(n.ID, cidrs, ipam.BindSettings{Static: static})
+	if errors.Is(err, ipam.ErrForeignPool) {
+		return fmt.Errorf("mode=%s needs addresses from fairway: create the network with --ipam-driver too (%w)", n.Mode, err)
 	}
-	for _, r := range static {
-		d, err := b.alloc.BindNetwork(n.ID, cidrs, ipam.BindSettings{Static: r})
-		if errors.Is(err, ipam.ErrForeignPool) {
-			return fmt.Errorf("mode=%s needs addresses from fairway: create the network with --ipam-driver too (%w)", n.Mode, err)
-		}
-		if err != nil {
-			return err
-		}
-		b.addresses(c, d)
+	if err != nil {
+		return err
 	}
+	b.addresses(c, d)
 	return nil
 }
 

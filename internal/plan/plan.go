@@ -88,7 +88,9 @@ func Compute(in Input) Output {
 		p.out.Announce[prefix] = Announcement{Kind: "route"}
 	}
 	p.heard()
-	slices.SortFunc(p.out.Problems, func(a, b Problem) int { return cmp.Or(strings.Compare(a.Code, b.Code), strings.Compare(a.Text, b.Text)) })
+	slices.SortFunc(p.out.Problems, func(a, b Problem) int {
+		return cmp.Or(strings.Compare(a.Code, b.Code), strings.Compare(a.Text, b.Text))
+	})
 	return p.out
 }
 
