@@ -100,12 +100,11 @@ func TestManyErrors(t *testing.T) {
 	if d := cmp.Diff(strings.Split(strings.TrimSpace(string(want)), "\n"), strings.Split(fmt.Sprint(err), "\n")); d != "" {
 		t.Errorf("-want +got:\n%s", d)
 	}
-	var errs Errors
-	if !errors.As(err, &errs) {
+	if _, ok := errors.AsType[Errors](err); !ok {
 		t.Fatalf("%T is not Errors", err)
 	}
-	var first *Error
-	if !errors.As(err, &first) || first.Where != "many.yaml:2:9" || first.Key != "node.name" || first.Value != "12" {
+	first, ok := errors.AsType[*Error](err)
+	if !ok || first.Where != "many.yaml:2:9" || first.Key != "node.name" || first.Value != "12" {
 		t.Errorf("first error = %+v", first)
 	}
 }
@@ -237,7 +236,7 @@ func TestPassword(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log strings.Builder
-	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "password", c.BGP.Peers[0].Password)
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", slog.Any("password", c.BGP.Peers[0].Password))
 	all := fmt.Sprintf("%v %+v %#v %q %s %x %s %v", c, c, c.BGP, c.BGP.Peers[0].Password, c.Settings(), c.BGP.Peers[0].Password, shown, log.String())
 	if strings.Contains(all, "hunter") || strings.Contains(all, fmt.Sprintf("%x", "hunter")) {
 		t.Errorf("the password is shown: %s", all)

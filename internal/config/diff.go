@@ -1,6 +1,7 @@
 package config
 
 import (
+	"maps"
 	"slices"
 	"strings"
 )
@@ -39,6 +40,28 @@ func NeedsRestart(key string) bool {
 		}
 	}
 	return false
+}
+
+// Reloaded is what is in force after a reload: next, with the values and origins of running
+// where NeedsRestart. Neither of the two is changed.
+func Reloaded(running, next *Config) *Config {
+	c := *next
+	c.origins = maps.Clone(next.origins)
+	if c.origins == nil {
+		c.origins = map[string]string{}
+	}
+	old := leaves("", schema(running))
+	for i, lf := range leaves("", schema(&c)) {
+		if !NeedsRestart(lf.key) {
+			continue
+		}
+		lf.take(old[i].place)
+		delete(c.origins, lf.key)
+		if origin, ok := running.origins[lf.key]; ok {
+			c.origins[lf.key] = origin
+		}
+	}
+	return &c
 }
 
 // A flat config has every value under a key that stays the same when members of lists change places.

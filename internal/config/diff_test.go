@@ -121,3 +121,38 @@ func TestNeedsRestart(t *testing.T) {
 		}
 	}
 }
+
+func TestReloaded(t *testing.T) {
+	running := mustParse(t, "state: /old\nlog: {level: warn}\npools: []\n")
+	next, err := Load("testdata/full.yaml", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unchanged, err := Load("testdata/full.yaml", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	live, restart := Diff(running, next)
+	if len(live) == 0 || len(restart) == 0 {
+		t.Fatalf("the two configs are too much alike: %v %v", live, restart)
+	}
+
+	now := Reloaded(running, next)
+	gotLive, gotRestart := Diff(running, now)
+	if d := cmp.Diff(live, gotLive); d != "" || len(gotRestart) > 0 {
+		t.Errorf("took in (-want +got):\n%s\nand %v, which needs a restart", d, gotRestart)
+	}
+	gotLive, gotRestart = Diff(now, next)
+	if d := cmp.Diff(restart, gotRestart); d != "" || len(gotLive) > 0 {
+		t.Errorf("waits for a restart (-want +got):\n%s\nand %v, which does not need one", d, gotLive)
+	}
+	if d := diffConfigs(unchanged, next); d != "" {
+		t.Errorf("the new config was changed:\n%s", d)
+	}
+	for _, s := range now.Settings() {
+		want := map[string]string{"state": "file:1", "run": "default", "log.level": "file:6", "ipam.holdDown": "file:13"}[s.Key]
+		if want != "" && s.Origin != want {
+			t.Errorf("origin of %s = %s, want %s", s.Key, s.Origin, want)
+		}
+	}
+}

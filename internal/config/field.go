@@ -31,6 +31,9 @@ type field struct {
 	set  func(string) error // scalars: store the value; texts: append a member
 	get  func() string      // scalars, texts: the value as it is written in a file, without quotes
 
+	place any       // scalars, texts: pointer to the value
+	take  func(any) // scalars, texts: copy the value from the place of the same field of another Config
+
 	clear   func()           // texts, objects: make it empty
 	fields  []field          // object
 	add     func() []field   // objects: append a member and return its fields
@@ -54,7 +57,9 @@ func scalar[T any](name string, k kind, want string, p *T, parse func(string) (T
 			*p = v
 			return nil
 		},
-		get: func() string { return show(*p) },
+		get:   func() string { return show(*p) },
+		place: p,
+		take:  func(from any) { *p = *from.(*T) },
 	}
 }
 
@@ -170,8 +175,8 @@ func addrField(name, want string, p *netip.Addr, parse func(string) (netip.Addr,
 	return scalar(name, kindText, want, p, optional(parse), showValid)
 }
 
-func prefixField(name, want string, p *netip.Prefix, parse func(string) (netip.Prefix, error)) field {
-	return scalar(name, kindText, want, p, optional(parse), showValid)
+func prefixField(name string, p *netip.Prefix, parse func(string) (netip.Prefix, error)) field {
+	return scalar(name, kindText, wantPrefix, p, optional(parse), showValid)
 }
 
 func listenField(name string, p *netip.AddrPort) field {
@@ -207,6 +212,8 @@ func listField[T any](name, want string, p *[]T, parse func(string) (T, error), 
 			}
 			return "[" + strings.Join(texts, ", ") + "]"
 		},
+		place: p,
+		take:  func(from any) { *p = slices.Clone(*from.(*[]T)) },
 	}
 }
 

@@ -14,7 +14,7 @@ func schema(c *Config) []field {
 			addrField("address", wantIPv4, &c.Node.Address, parseIPv4),
 			addrField("address6", wantIPv6, &c.Node.Address6, parseIPv6),
 			textField("interface", wantInterface, &c.Node.Interface, optional(parseInterface)),
-			prefixField("cidr", wantPrefix, &c.Node.CIDR, parseUnicastPrefix),
+			prefixField("cidr", &c.Node.CIDR, parseUnicastPrefix),
 		),
 		textField("state", wantPath, &c.State, parsePath),
 		textField("run", wantPath, &c.Run, parseSocketPath(len("/fairway.sock"))),
@@ -39,7 +39,7 @@ func schema(c *Config) []field {
 		objectsField("nodes", []string{"name"}, &c.Nodes, ClusterNode{}, nodeFields),
 		objectsField("routes", []string{"to", "via"}, &c.Routes, Route{}, routeFields),
 		objectField("dockerBridge",
-			prefixField("pool", wantPrefix, &c.DockerBridge.Pool, parseUnicastPrefix),
+			prefixField("pool", &c.DockerBridge.Pool, parseUnicastPrefix),
 			numberField("prefix", &c.DockerBridge.Prefix, 1, 30),
 			boolField("masquerade", &c.DockerBridge.Masquerade),
 		),
@@ -63,9 +63,9 @@ func etcdFields(e *Etcd) []field {
 
 func poolFields(p *Pool) []field {
 	return []field{
-		prefixField("cidr", wantPrefix, &p.CIDR, parseUnicastPrefix),
+		prefixField("cidr", &p.CIDR, parseUnicastPrefix),
 		numberField("blockSize", &p.BlockSize, 1, 128),
-		prefixField("block", wantPrefix, &p.Block, parseUnicastPrefix),
+		prefixField("block", &p.Block, parseUnicastPrefix),
 		numberField("size", &p.Size, 1, 128),
 		enumField("egress", &p.Egress, EgressRoute, EgressMasquerade),
 	}
@@ -126,7 +126,7 @@ func nodeFields(n *ClusterNode) []field {
 
 func routeFields(r *Route) []field {
 	return []field{
-		prefixField("to", wantPrefix, &r.To, parseRoutePrefix),
+		prefixField("to", &r.To, parseRoutePrefix),
 		addrField("via", wantNextHop, &r.Via, parseNextHop),
 		boolField("announce", &r.Announce),
 	}

@@ -209,7 +209,8 @@ func (l *loader) readScalar(key string, f *field, n ast.Node) {
 
 // wrongType says what was wanted instead of a node, and what the node is.
 func (l *loader) wrongType(key string, n ast.Node, want string) {
-	value, is, pos := "", "", l.at(start(n))
+	var value, is string
+	pos := l.at(start(n))
 	switch n := n.(type) {
 	case *ast.StringNode:
 		value, is = quote(kindText, n.Value), "a string"
