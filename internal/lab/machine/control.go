@@ -9,31 +9,28 @@ import (
 	"syscall"
 )
 
-// Control asks a machine's PID 1 for services. Its zero value is of no use; Dir is the machine's directory.
-type Control struct{ Dir string }
-
 // StartService runs argv as a service with this name; env is added to Environ, output to the file log (a path
 // inside). A service that runs already is an error.
-func (c Control) StartService(ctx context.Context, name, log string, env []string, argv ...string) error {
-	_, err := c.ask(ctx, request{Op: "start", Service: name, Log: log, Env: env, Argv: argv})
+func (m *Machine) StartService(ctx context.Context, name, log string, env []string, argv ...string) error {
+	_, err := m.ask(ctx, request{Op: "start", Service: name, Log: log, Env: env, Argv: argv})
 	return err
 }
 
 // SignalService sends a signal to a running service.
-func (c Control) SignalService(ctx context.Context, name string, sig syscall.Signal) error {
-	_, err := c.ask(ctx, request{Op: "signal", Service: name, Signal: int(sig)})
+func (m *Machine) SignalService(ctx context.Context, name string, sig syscall.Signal) error {
+	_, err := m.ask(ctx, request{Op: "signal", Service: name, Signal: int(sig)})
 	return err
 }
 
 // WaitService returns when the service has ended, or at once if it does not run.
-func (c Control) WaitService(ctx context.Context, name string) error {
-	_, err := c.ask(ctx, request{Op: "wait", Service: name})
+func (m *Machine) WaitService(ctx context.Context, name string) error {
+	_, err := m.ask(ctx, request{Op: "wait", Service: name})
 	return err
 }
 
 // Services lists every service that was ever started, by name.
-func (c Control) Services(ctx context.Context) (map[string]Service, error) {
-	resp, err := c.ask(ctx, request{Op: "list"})
+func (m *Machine) Services(ctx context.Context) (map[string]Service, error) {
+	resp, err := m.ask(ctx, request{Op: "list"})
 	if err != nil {
 		return nil, err
 	}
@@ -44,9 +41,9 @@ func (c Control) Services(ctx context.Context) (map[string]Service, error) {
 	return byName, nil
 }
 
-func (c Control) ask(ctx context.Context, req request) (resp response, err error) {
+func (m *Machine) ask(ctx context.Context, req request) (resp response, err error) {
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", Spec{Dir: c.Dir}.path(socketFile))
+	conn, err := d.DialContext(ctx, "unix", m.path(socketFile))
 	if err != nil {
 		return resp, fmt.Errorf("ask machine: %w", err)
 	}

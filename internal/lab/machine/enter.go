@@ -31,16 +31,16 @@ const joinScript = `while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs" || exit 
 
 // Args are the words of a command which runs args in the machine, to be executed in place of this process or as a
 // child. The command ends with the machine, whoever started it.
-func Args(proc Process, groups []Cgroup, view View, args []string) ([]string, error) {
+func (m *Machine) Args(view View, args []string) ([]string, error) {
 	nsenter, err := exec.LookPath("nsenter")
 	if err != nil {
 		return nil, fmt.Errorf("enter machine: %w; install it with: apt-get install util-linux", err)
 	}
 	words := []string{"/bin/sh", "-c", joinScript, "enter"}
-	for _, g := range groups {
+	for _, g := range m.Cgroups {
 		words = append(words, g.procsDir())
 	}
-	words = append(words, "--", nsenter, "-t", strconv.Itoa(proc.PID), "-n", "-u", "-p")
+	words = append(words, "--", nsenter, "-t", strconv.Itoa(m.PID), "-n", "-u", "-p")
 	if view == Whole {
 		words = append(words, "-m", "-i", "-C")
 	}
@@ -59,9 +59,9 @@ func Environ() []string {
 
 // Command is a command in the machine. When ctx ends, it and everything it started in its process group is killed.
 // A machine that is dead gives a command that fails to start and says so.
-func Command(ctx context.Context, proc Process, groups []Cgroup, view View, args ...string) *exec.Cmd {
-	words, err := Args(proc, groups, view, args)
-	if err == nil && !proc.Alive() {
+func (m *Machine) Command(ctx context.Context, view View, args ...string) *exec.Cmd {
+	words, err := m.Args(view, args)
+	if err == nil && !m.Alive() {
 		err = errors.New("enter machine: it is not running")
 	}
 	if err != nil {
@@ -77,6 +77,6 @@ func Command(ctx context.Context, proc Process, groups []Cgroup, view View, args
 
 // Root is a path outside that leads to the machine's file name (absolute inside). It is valid while PID 1 lives,
 // and it must not lead over an absolute symbolic link, which would start from the caller's root.
-func Root(proc Process, name string) string {
-	return filepath.Join("/proc", strconv.Itoa(proc.PID), "root", name)
+func (m *Machine) Root(name string) string {
+	return filepath.Join("/proc", strconv.Itoa(m.PID), "root", name)
 }

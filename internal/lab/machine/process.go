@@ -47,6 +47,9 @@ func processAt(pid string) (Process, error) {
 	return Process{PID: number, Start: start}, nil
 }
 
+// Self names the calling process.
+func Self() (Process, error) { return processAt("self") }
+
 // open returns a pidfd for the process, or errGone.
 func (p Process) open() (int, error) {
 	if p.PID <= 0 {

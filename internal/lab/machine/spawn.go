@@ -7,11 +7,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"strings"
 	"syscall"
 )
+
+// Machine is a machine that was started. Its process may have died since.
+type Machine struct {
+	Spec
+	Process
+}
 
 // InitCommand is what a program must be called with to become a machine's PID 1: these words, then the path of the
 // specification. Whoever offers them calls Init.
@@ -23,24 +30,24 @@ const InitCommand = "lab init"
 //
 // The new process holds nothing until its caller, having noted who it is, tells it to go on: the pipe between them
 // breaks when the caller dies, and that ends it.
-func Start(ctx context.Context, binary string, spec Spec) (Process, error) {
+func Start(ctx context.Context, binary string, spec Spec) (*Machine, error) {
 	if err := spec.save(); err != nil {
-		return Process{}, err
+		return nil, err
 	}
 	logFile, err := os.Create(spec.path(initLogFile))
 	if err != nil {
-		return Process{}, fmt.Errorf("create log of %q: %w", spec.Name, err)
+		return nil, fmt.Errorf("create log of %q: %w", spec.Name, err)
 	}
 	defer logFile.Close()
 	goRead, goWrite, err := os.Pipe()
 	if err != nil {
-		return Process{}, fmt.Errorf("start %q: %w", spec.Name, err)
+		return nil, fmt.Errorf("start %q: %w", spec.Name, err)
 	}
 	defer goRead.Close()
 	defer goWrite.Close()
 	readyRead, readyWrite, err := os.Pipe()
 	if err != nil {
-		return Process{}, fmt.Errorf("start %q: %w", spec.Name, err)
+		return nil, fmt.Errorf("start %q: %w", spec.Name, err)
 	}
 	defer readyRead.Close()
 	defer readyWrite.Close()
@@ -56,16 +63,16 @@ func Start(ctx context.Context, binary string, spec Spec) (Process, error) {
 			syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC,
 	}
 	if err := cmd.Start(); err != nil {
-		return Process{}, fmt.Errorf("start %q: %w", spec.Name, err)
+		return nil, fmt.Errorf("start %q: %w", spec.Name, err)
 	}
 	go func() { _ = cmd.Wait() }() // reaps it if we live longer; how it ended is told by its log
 	_ = goRead.Close()
 	_ = readyWrite.Close()
 	proc, err := letGo(ctx, spec, cmd.Process.Pid, goWrite, readyRead)
 	if err != nil {
-		return Process{}, errors.Join(err, proc.Kill(context.WithoutCancel(ctx)))
+		return nil, errors.Join(err, proc.Kill(context.WithoutCancel(ctx)))
 	}
-	return proc, nil
+	return &Machine{Spec: spec, Process: proc}, nil
 }
 
 // letGo notes who the new process is, tells it to go on, and waits until it says that it is ready.
@@ -111,15 +118,23 @@ func (s Spec) note(proc Process) error {
 	return nil
 }
 
-// Find returns PID 1 of the machine whose directory is dir. It may be dead.
-func Find(dir string) (Process, error) {
-	var proc Process
-	data, err := os.ReadFile(Spec{Dir: dir}.path(pidFile))
+// Open returns the machine whose directory is dir. Its process may be dead, and is the zero Process when the machine
+// was never started. A directory without a machine gives an error that wraps fs.ErrNotExist.
+func Open(dir string) (*Machine, error) {
+	spec, err := loadSpec(Spec{Dir: dir}.path(specFile))
 	if err != nil {
-		return proc, fmt.Errorf("find machine: %w", err)
+		return nil, err
 	}
-	if err := json.Unmarshal(data, &proc); err != nil {
-		return proc, fmt.Errorf("find machine in %s: %w", dir, err)
+	m := &Machine{Spec: spec}
+	data, err := os.ReadFile(spec.path(pidFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return m, nil
 	}
-	return proc, nil
+	if err != nil {
+		return nil, fmt.Errorf("find process of %q: %w", spec.Name, err)
+	}
+	if err := json.Unmarshal(data, &m.Process); err != nil {
+		return nil, fmt.Errorf("find process of %q: %w", spec.Name, err)
+	}
+	return m, nil
 }

@@ -1,0 +1,358 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"fairway/internal/lab"
+	"fairway/internal/lab/machine"
+	"fairway/internal/lab/rootfs"
+)
+
+// newLabCommand is `fairway lab`: several Docker hosts on this machine.
+func newLabCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "lab",
+		Short: "Run several Docker hosts on this machine, to try things out",
+		Long: `Run several Docker hosts on this machine, each in namespaces of its own with its own
+Docker engine and fairway agent, joined by a switch. Nothing in a lab can reach
+anything outside of it, and ` + "`lab down`" + ` leaves nothing behind. Needs root.
+
+Environment:
+  FAIRWAY_LAB_DIR     the lab's directory (default ` + lab.DefaultDir + `); labs in
+                      different directories run side by side
+  FAIRWAY_LAB_CACHE   where root file systems are kept (default ` + rootfs.DefaultCache + `)
+  FAIRWAY_LAB_MIRROR  archive to build them from (default: the machine's own)`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newLabUpCommand(), newLabDownCommand(), newLabStatusCommand(), newLabExecCommand(),
+		newLabDockerCommand(), newLabAgentCommand(), newLabEngineCommand(), newLabLinkCommand(),
+		newLabAddCommand(), newLabDemoCommand(), newLabRootfsCommand(), newLabInitCommand())
+	return cmd
+}
+
+// labContext ends with the command's context or with Ctrl-C, so that what was made can be taken down.
+func labContext(cmd *cobra.Command) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+}
+
+func labOpen() (*lab.Lab, error) {
+	l, err := lab.Open(lab.Options{}.Environment(os.Getenv).Dir)
+	if errors.Is(err, lab.ErrNoLab) {
+		return nil, fmt.Errorf("%w; make one with: fairway lab up", err)
+	}
+	return l, err
+}
+
+func labPrinter(w io.Writer) *lab.Printer {
+	terminal := false
+	if f, ok := w.(*os.File); ok {
+		st, err := f.Stat()
+		terminal = err == nil && st.Mode()&os.ModeCharDevice != 0
+	}
+	return lab.NewPrinter(w, terminal)
+}
+
+func newLabUpCommand() *cobra.Command {
+	var o lab.Options
+	var topology string
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Make the lab",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := labContext(cmd)
+			defer stop()
+			o.Topology = lab.Topology(topology)
+			p := labPrinter(cmd.ErrOrStderr())
+			o.Progress = p.Show
+			start := time.Now()
+			l, err := lab.Up(ctx, o.Environment(os.Getenv))
+			p.Close()
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "lab is up after %.1f s\n\n", time.Since(start).Seconds())
+			return l.Status(ctx).Write(cmd.OutOrStdout())
+		},
+	}
+	f := cmd.Flags()
+	f.IntVar(&o.Hosts, "hosts", 3, "how many Docker hosts")
+	f.StringVar(&topology, "topology", string(lab.Flat), "flat, or two-segments with a router between them")
+	f.StringSliceVar(&o.Rootfs, "rootfs", nil, "suites (bookworm) or directories, given to the hosts in turn; "+
+		"default: this machine's own files if it has Docker, else its suite")
+	f.BoolVar(&o.NoAgent, "no-agent", false, "do not start fairway agents")
+	f.StringVar(&o.Agent, "agent", "", "program to run as agent; default: this one")
+	f.BoolVar(&o.IPForward, "ip-forward", false, "turn IPv4 forwarding on before the engines start, so that they leave FORWARD at ACCEPT")
+	return cmd
+}
+
+func newLabDownCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "down",
+		Short: "Take the lab down and remove all of it",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			start := time.Now()
+			err := lab.Down(cmd.Context(), lab.Options{}.Environment(os.Getenv).Dir)
+			if errors.Is(err, lab.ErrNoLab) {
+				fmt.Fprintf(cmd.OutOrStdout(), "%v: nothing to do\n", err)
+				return nil
+			}
+			if err == nil {
+				fmt.Fprintf(cmd.OutOrStdout(), "lab is down after %.1f s\n", time.Since(start).Seconds())
+			}
+			return err
+		},
+	}
+}
+
+func newLabStatusCommand() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show the hosts; exit 1 when something does not run",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l, err := labOpen()
+			if err != nil {
+				return err
+			}
+			s := l.Status(cmd.Context())
+			switch output {
+			case "json":
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent("", "  ")
+				err = enc.Encode(s)
+			case "":
+				err = s.Write(cmd.OutOrStdout())
+			default:
+				err = fmt.Errorf("output %q: want json, or nothing for a table", output)
+			}
+			if err == nil && !s.OK {
+				err = errors.New("not everything in the lab runs")
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "", "json for programs")
+	return cmd
+}
+
+// labReplace executes words in place of this process: terminal, signals and exit status are the command's own.
+func labReplace(host string, args []string) error {
+	l, err := labOpen()
+	if err != nil {
+		return err
+	}
+	words, err := l.ExecArgs(host, args)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Exec(words[0], words, machine.Environ()); err != nil {
+		return fmt.Errorf("execute %s: %w", words[0], err)
+	}
+	return nil
+}
+
+// labWantsHelp answers --help in front of a command line that is otherwise passed on as it is.
+func labWantsHelp(args []string) bool {
+	return len(args) > 0 && slices.Contains([]string{"-h", "--help"}, args[0])
+}
+
+func newLabExecCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:                "exec HOST COMMAND [ARG...]",
+		Short:              "Run a command on a host (host1 or 1, router, switch)",
+		DisableFlagParsing: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if labWantsHelp(args) {
+				return cmd.Help()
+			}
+			if len(args) < 2 {
+				return errors.New("lab exec: give a host and a command, like: fairway lab exec host1 ip route")
+			}
+			return labReplace(args[0], args[1:])
+		},
+	}
+}
+
+func newLabDockerCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:                "docker HOST ARG...",
+		Short:              "Run the docker client on a host",
+		DisableFlagParsing: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if labWantsHelp(args) {
+				return cmd.Help()
+			}
+			if len(args) < 2 {
+				return errors.New("lab docker: give a host and docker's arguments, like: fairway lab docker host1 ps")
+			}
+			return labReplace(args[0], append([]string{"docker"}, args[1:]...))
+		},
+	}
+}
+
+// labAction runs one of a host's named actions.
+func labAction(cmd *cobra.Command, args []string, actions map[string]func(context.Context, *lab.Host) error) error {
+	action := actions[args[1]]
+	if action == nil {
+		var names []string
+		for name := range actions {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		return fmt.Errorf("%s: unknown action %q: want one of %s", cmd.CommandPath(), args[1], strings.Join(names, ", "))
+	}
+	l, err := labOpen()
+	if err != nil {
+		return err
+	}
+	h, err := l.Host(args[0])
+	if err != nil {
+		return err
+	}
+	ctx, stop := labContext(cmd)
+	defer stop()
+	return action(ctx, h)
+}
+
+func newLabAgentCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "agent HOST stop|start|kill9|reload|replace [PATH]",
+		Short: "Stop, start, kill or replace a host's agent",
+		Args:  cobra.RangeArgs(2, 3),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if (args[1] == "replace") != (len(args) == 3) {
+				return errors.New("lab agent: replace, and only replace, takes the path of another program")
+			}
+			return labAction(cmd, args, map[string]func(context.Context, *lab.Host) error{
+				"start":   func(ctx context.Context, h *lab.Host) error { return h.StartAgent(ctx) },
+				"stop":    func(ctx context.Context, h *lab.Host) error { return h.StopAgent(ctx, syscall.SIGTERM) },
+				"kill9":   func(ctx context.Context, h *lab.Host) error { return h.StopAgent(ctx, syscall.SIGKILL) },
+				"reload":  func(ctx context.Context, h *lab.Host) error { return h.SignalAgent(ctx, syscall.SIGHUP) },
+				"replace": func(_ context.Context, h *lab.Host) error { return h.ReplaceAgent(args[2]) },
+			})
+		},
+	}
+}
+
+func newLabEngineCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "engine HOST stop|start|kill9",
+		Short: "Stop, start or kill a host's Docker engine; containers run on",
+		Args:  cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return labAction(cmd, args, map[string]func(context.Context, *lab.Host) error{
+				"start": func(ctx context.Context, h *lab.Host) error { return h.StartEngine(ctx) },
+				"stop":  func(ctx context.Context, h *lab.Host) error { return h.StopEngine(ctx) },
+				"kill9": func(ctx context.Context, h *lab.Host) error { return h.KillEngine(ctx) },
+			})
+		},
+	}
+}
+
+func newLabLinkCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "link HOST up|down|silent|heard",
+		Short: "Unplug a host from the switch, or drop its frames without telling it",
+		Args:  cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return labAction(cmd, args, map[string]func(context.Context, *lab.Host) error{
+				"up":     func(ctx context.Context, h *lab.Host) error { return h.SetLink(ctx, true) },
+				"down":   func(ctx context.Context, h *lab.Host) error { return h.SetLink(ctx, false) },
+				"silent": func(ctx context.Context, h *lab.Host) error { return h.Silence(ctx, true) },
+				"heard":  func(ctx context.Context, h *lab.Host) error { return h.Silence(ctx, false) },
+			})
+		},
+	}
+}
+
+func newLabAddCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "add",
+		Short: "Add one more host to the lab",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l, err := labOpen()
+			if err != nil {
+				return err
+			}
+			ctx, stop := labContext(cmd)
+			defer stop()
+			h, err := l.AddHost(ctx)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is up, at %s\n", h.Name, h.Address())
+			return nil
+		},
+	}
+}
+
+func newLabRootfsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "rootfs SUITE...",
+		Short: "Build root file systems of Debian or Ubuntu suites and keep them",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, stop := labContext(cmd)
+			defer stop()
+			o := lab.Options{Cache: rootfs.DefaultCache}
+			if dir := os.Getenv("FAIRWAY_LAB_CACHE"); dir != "" {
+				o.Cache = dir
+			}
+			cache := rootfs.Cache{Dir: o.Cache, Mirror: os.Getenv("FAIRWAY_LAB_MIRROR")}
+			p := labPrinter(cmd.ErrOrStderr())
+			defer p.Close()
+			for _, suite := range args {
+				dir, err := cache.Build(ctx, suite, func(step string) { p.Show(lab.Event{Subject: suite, Step: step}) })
+				if err != nil {
+					return err
+				}
+				p.Show(lab.Event{Subject: suite, Step: "ready in " + dir, Done: true})
+			}
+			return nil
+		},
+	}
+}
+
+// newLabInitCommand is the first process of every lab host: machine.InitCommand.
+func newLabInitCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:                "init",
+		Hidden:             true,
+		DisableFlagParsing: true,
+		RunE:               func(cmd *cobra.Command, args []string) error { return machine.Init(cmd.Context(), args) },
+	}
+}
+
+func newLabDemoCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "demo",
+		Short: "Run a container on every host and show who reaches whom, and how",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l, err := labOpen()
+			if err != nil {
+				return err
+			}
+			ctx, stop := labContext(cmd)
+			defer stop()
+			return l.Demo(ctx, cmd.OutOrStdout())
+		},
+	}
+}

@@ -1,0 +1,151 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// StartAgent starts the host's agent and returns when it is ready.
+func (h *Host) StartAgent(ctx context.Context) error {
+	err := h.machine.StartService(ctx, "agent", logsInside+"agent.log", nil,
+		"/usr/local/bin/fairway", "agent", "--config", "/etc/fairway/fairway.yaml")
+	if err != nil {
+		return err
+	}
+	return h.WaitAgent(ctx)
+}
+
+// WaitAgent returns when the agent says that it is ready. An agent that has ended is an error.
+func (h *Host) WaitAgent(ctx context.Context) error {
+	return h.wait(ctx, "agent", agentLimit, func(ctx context.Context) error {
+		_, err := ask(ctx, h.AgentSocket(), http.MethodGet, "/readyz", nil)
+		return err
+	})
+}
+
+// StopAgent sends a signal that ends the agent (SIGTERM, SIGKILL) and waits until it has ended.
+func (h *Host) StopAgent(ctx context.Context, sig syscall.Signal) error {
+	return h.stop(ctx, "agent", sig)
+}
+
+// SignalAgent sends a signal and does not wait: SIGHUP reloads the config.
+func (h *Host) SignalAgent(ctx context.Context, sig syscall.Signal) error {
+	return h.machine.SignalService(ctx, "agent", sig)
+}
+
+// AgentPID is the agent's process ID inside the host; 0 when it does not run.
+func (h *Host) AgentPID(ctx context.Context) (int, error) {
+	services, err := h.machine.Services(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if agent := services["agent"]; agent.Running {
+		return agent.PID, nil
+	}
+	return 0, nil
+}
+
+// ReplaceAgent puts another program in the place of the host's agent, as a package upgrade does. An agent that runs
+// goes on running the old one until it is stopped and started.
+func (h *Host) ReplaceAgent(path string) error {
+	target := h.lab.path(h.Name, binDir, "fairway")
+	if err := copyFile(path, target+".new"); err != nil {
+		return err
+	}
+	if err := os.Rename(target+".new", target); err != nil {
+		return fmt.Errorf("replace agent of %s: %w", h.Name, err)
+	}
+	return nil
+}
+
+// copyFile copies a program.
+func copyFile(from, to string) error {
+	src, err := os.Open(from)
+	if err != nil {
+		return fmt.Errorf("copy program: %w", err)
+	}
+	defer src.Close()
+	dst, err := os.OpenFile(to, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o755)
+	if err != nil {
+		return fmt.Errorf("copy program: %w", err)
+	}
+	if _, err := io.Copy(dst, src); err != nil {
+		_ = dst.Close() // the copy is of no use
+		return fmt.Errorf("copy program %s: %w", from, err)
+	}
+	if err := dst.Close(); err != nil {
+		return fmt.Errorf("copy program %s: %w", from, err)
+	}
+	return nil
+}
+
+// ConfigPath is the path outside of the agent's config. A changed one is read after SignalAgent(SIGHUP).
+func (h *Host) ConfigPath() string { return h.lab.path(h.Name, etcDir, "fairway.yaml") }
+
+// writeConfig writes the agent's config.
+func (h *Host) writeConfig() error {
+	config := agentConfig(h.HostInfo, h.lab.infos())
+	if h.lab.opts.AgentConfig != nil {
+		config = h.lab.opts.AgentConfig(h.HostInfo, config)
+	}
+	return replaceFile(h.ConfigPath(), []byte(config), 0o644)
+}
+
+// meet tells a running host about the lab's hosts as they are now.
+func (h *Host) meet(ctx context.Context) error {
+	if err := os.WriteFile(h.Path("/etc/hosts"), []byte(h.lab.hostsFile()), 0o644); err != nil {
+		return fmt.Errorf("write /etc/hosts: %w", err)
+	}
+	if err := h.writeConfig(); err != nil {
+		return err
+	}
+	pid, err := h.AgentPID(ctx)
+	if err != nil || pid == 0 {
+		return err
+	}
+	return h.SignalAgent(ctx, syscall.SIGHUP)
+}
+
+// agentConfig is the standard config of a node: its block of each pool, and BGP with every node on its segments.
+// Between segments, only the router speaks with both.
+func agentConfig(h HostInfo, all []HostInfo) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "node:\n  name: %s\n  address: %s\n  address6: %s\n", h.Name, h.Address(), h.Address6())
+	if h.Router() {
+		b.WriteString("docker:\n  enabled: false\n")
+		fmt.Fprintf(&b, "pools:\n  - cidr: %s\n  - cidr: %s\n", Pool4, Pool6)
+	} else {
+		fmt.Fprintf(&b, "pools:\n  - cidr: %s\n    block: %s\n  - cidr: %s\n    block: %s\n", Pool4, h.Block4, Pool6, h.Block6)
+	}
+	fmt.Fprintf(&b, "bgp:\n  asn: %d\n  holdTime: %s\n", h.ASN, holdTime)
+	var peers []string
+	for _, other := range all {
+		if other.Name == h.Name {
+			continue
+		}
+		if nic, ok := shared(h, other); ok {
+			peers = append(peers, fmt.Sprintf("    - address: %s\n      asn: %d\n", nic.Address4.Addr(), other.ASN))
+		}
+	}
+	if len(peers) > 0 {
+		b.WriteString("  peers:\n" + strings.Join(peers, ""))
+	}
+	return b.String()
+}
+
+// shared returns the card of other that is on a segment of h.
+func shared(h, other HostInfo) (NIC, bool) {
+	for _, a := range h.NICs {
+		for _, b := range other.NICs {
+			if a.Segment == b.Segment {
+				return b, true
+			}
+		}
+	}
+	return NIC{}, false
+}
