@@ -9,9 +9,9 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/spf13/cobra"
-
 	"fairway/internal/config"
+
+	"github.com/spf13/cobra"
 )
 
 // configFlags are the flags of commands that read the config: where it is, and the few keys
@@ -73,8 +73,8 @@ func newConfigCheckCommand(flags *configFlags) *cobra.Command {
 				flags.file = args[0]
 			}
 			_, err := flags.load()
-			if wrong := (config.Errors)(nil); errors.As(err, &wrong) {
-				fmt.Fprintln(cmd.ErrOrStderr(), wrong)
+			if wrong, ok := errors.AsType[config.Errors](err); ok {
+				cmd.PrintErrln(wrong)
 				return fmt.Errorf("check config: %d %s", len(wrong), plural(len(wrong), "error", "errors"))
 			}
 			if err != nil {
