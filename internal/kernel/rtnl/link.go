@@ -93,7 +93,7 @@ func (t links) make(ctx context.Context, c *conn, name string, want kernel.Link)
 		})
 	if errs[0] != nil {
 		t.h.peers.drop(want.Peer.Name)
-		return fmt.Errorf("make link %q with peer %q: %w", name, want.Peer.Name, errs[0])
+		return fmt.Errorf("make link %q with peer %q, mtu %d: %w", name, want.Peer.Name, want.MTU, errs[0])
 	}
 	if errs[1] != nil {
 		t.h.peers.drop(want.Peer.Name)
