@@ -1,0 +1,226 @@
+package bgp_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"fairway/internal/kernel"
+)
+
+const (
+	envInside = "FAIRWAY_BGP_TEST_INSIDE" // this process has a network namespace of its own
+	envNode   = "FAIRWAY_BGP_TEST_NODE"   // this process is a node: see node_test.go
+	patience  = 30 * time.Second
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(envNode) != "" {
+		os.Exit(nodeMain())
+	}
+	os.Exit(m.Run())
+}
+
+// isolated runs the calling test again in a process with a network namespace of its own, and says whether this is the one.
+// GoBGP opens sockets on any thread, so the whole process must be in there.
+func isolated(t *testing.T) bool {
+	t.Helper()
+	if os.Getenv(envInside) == t.Name() {
+		sh(t, "ip link set lo up")
+		return true
+	}
+	if os.Geteuid() != 0 {
+		if os.Getenv("FAIRWAY_REQUIRE_NETNS") == "1" {
+			t.Fatal("namespaces need root, and FAIRWAY_REQUIRE_NETNS=1 is set")
+		}
+		t.Skip("namespaces need root")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.count=1")
+	cmd.Env = append(os.Environ(), envInside+"="+t.Name())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("in its own namespace: %v\n%s", err, out)
+	}
+	if bytes.Contains(out, []byte("--- SKIP")) {
+		t.Skipf("in its own namespace: %s", out)
+	}
+	for line := range strings.Lines(string(out)) {
+		if strings.Contains(line, "_test.go:") {
+			t.Log(strings.TrimSpace(line))
+		}
+	}
+	return false
+}
+
+// requireTool skips the test when a daemon is not installed, or fails it when it must be.
+func requireTool(t *testing.T, path string) {
+	t.Helper()
+	if _, err := exec.LookPath(path); err == nil {
+		return
+	}
+	if os.Getenv("FAIRWAY_REQUIRE_FRR") == "1" {
+		t.Fatalf("%s is not installed, and FAIRWAY_REQUIRE_FRR=1 is set", path)
+	}
+	t.Skipf("%s is not installed", path)
+}
+
+// eventually waits for a condition; what describes it, and last is the latest reason why it does not hold.
+func eventually(t testing.TB, what string, cond func() error) time.Duration {
+	t.Helper()
+	return within(t, patience, what, cond)
+}
+
+// within is eventually with a bound that matters, and returns how long it took.
+func within(t testing.TB, bound time.Duration, what string, cond func() error) time.Duration {
+	t.Helper()
+	start := time.Now()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := cond()
+		if err == nil {
+			return time.Since(start)
+		}
+		if time.Since(start) > bound {
+			t.Fatalf("%s: not within %v: %v", what, bound, err)
+		}
+		<-tick.C
+	}
+}
+
+// holds checks that a condition stays true for a while.
+func holds(t testing.TB, span time.Duration, what string, cond func() error) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(span); time.Now().Before(end); <-tick.C {
+		if err := cond(); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+}
+
+func sh(t testing.TB, format string, args ...any) string {
+	t.Helper()
+	line := fmt.Sprintf(format, args...)
+	out, err := exec.CommandContext(t.Context(), "sh", "-ec", line).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", line, err, out)
+	}
+	return string(out)
+}
+
+// space is another network namespace, held open by a process.
+type space struct {
+	t   testing.TB
+	pid int
+}
+
+func newSpace(t testing.TB) *space {
+	t.Helper()
+	cmd := exec.Command("sleep", "600")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	s := &space{t, cmd.Process.Pid}
+	s.sh("ip link set lo up")
+	return s
+}
+
+func (s *space) sh(format string, args ...any) string {
+	s.t.Helper()
+	return sh(s.t, "nsenter -t %d -n -- sh -ec '%s'", s.pid, fmt.Sprintf(format, args...))
+}
+
+// command is a program inside the namespace that ends with the test.
+func (s *space) command(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command("nsenter", append([]string{"-t", fmt.Sprint(s.pid), "-n", "--", name}, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+// wire connects this namespace's link a with link b of the space. Addresses are put on before the links are up, without
+// duplicate address detection, which would take seconds.
+func (s *space) wire(a, b string, addrsA, addrsB []string) {
+	s.t.Helper()
+	sh(s.t, "ip link add %s type veth peer name %s netns %d", a, b, s.pid)
+	quick := "echo 0 > /proc/sys/net/ipv6/conf/%s/accept_dad; echo 1 > /proc/sys/net/ipv6/conf/%[1]s/keep_addr_on_down; "
+	sh(s.t, quick+"ip link set %[1]s up", a)
+	s.sh(quick+"ip link set %[1]s up", b)
+	for _, x := range addrsA {
+		sh(s.t, "ip addr add %s dev %s", nodad(x), a)
+	}
+	for _, x := range addrsB {
+		s.sh("ip addr add %s dev %s", nodad(x), b)
+	}
+}
+
+func nodad(addr string) string {
+	if strings.Contains(addr, ":") {
+		return addr + " nodad"
+	}
+	return addr
+}
+
+// readFacts reads the links of the namespace of a command prefix, as the kernel room does for the agent.
+func readFacts(ipCommand func(format string, args ...any) string) kernel.Facts {
+	var links []struct {
+		Name  string `json:"ifname"`
+		Index int    `json:"ifindex"`
+		MTU   int
+		MAC   string `json:"address"`
+		Flags []string
+		State string `json:"operstate"`
+		Addrs []struct {
+			Local string
+			Bits  int `json:"prefixlen"`
+		} `json:"addr_info"`
+	}
+	out := ipCommand("ip -j addr")
+	if err := json.Unmarshal([]byte(out), &links); err != nil {
+		panic(fmt.Sprintf("ip -j addr: %v: %s", err, out))
+	}
+	facts := kernel.Facts{Links: map[string]kernel.FactLink{}}
+	for _, l := range links {
+		fact := kernel.FactLink{Name: l.Name, Index: l.Index, MTU: l.MTU, Carrier: l.State == "UP" || l.State == "UNKNOWN"}
+		fmt.Sscanf(l.MAC, "%02x:%02x:%02x:%02x:%02x:%02x", &fact.MAC[0], &fact.MAC[1], &fact.MAC[2], &fact.MAC[3], &fact.MAC[4], &fact.MAC[5])
+		for _, f := range l.Flags {
+			fact.Up = fact.Up || f == "UP"
+		}
+		for _, a := range l.Addrs {
+			fact.Addrs = append(fact.Addrs, netip.PrefixFrom(netip.MustParseAddr(a.Local), a.Bits))
+		}
+		facts.Links[l.Name] = fact
+	}
+	return facts
+}
+
+func hereFacts(t testing.TB) kernel.Facts {
+	return readFacts(func(format string, args ...any) string { return sh(t, format, args...) })
+}
+
+func write(t testing.TB, dir, name, content string) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
