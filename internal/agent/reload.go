@@ -26,7 +26,7 @@ func (a *Agent) Reload(ctx context.Context) (api.ReloadResult, error) {
 	}
 	a.opt.Level.Set(next.Log.Level)
 	a.mu.Lock()
-	a.cfg = inForce(old, next)
+	a.cfg = config.Reloaded(old, next)
 	book := a.book
 	a.mu.Unlock()
 	a.staticRoutes(next)
@@ -53,14 +53,4 @@ func (a *Agent) Settings(context.Context) ([]api.Setting, error) {
 		out = append(out, api.Setting{Key: s.Key, Value: s.Value, Origin: s.Origin})
 	}
 	return out, nil
-}
-
-// inForce is a new config with the settings of the old one that only a restart changes.
-func inForce(old, next *config.Config) *config.Config {
-	c := *next
-	c.Node, c.State, c.Run, c.Docker, c.Store = old.Node, old.State, old.Run, old.Docker, old.Store
-	c.Fabric, c.DockerBridge, c.Metrics, c.Log.Format = old.Fabric, old.DockerBridge, old.Metrics, old.Log.Format
-	c.BGP = old.BGP
-	c.BGP.HoldTime, c.BGP.Peers, c.BGP.BFD, c.BGP.Import = next.BGP.HoldTime, next.BGP.Peers, next.BGP.BFD, next.BGP.Import
-	return &c
 }

@@ -22,6 +22,11 @@ func (l *loader) checkMissingFeatures() {
 	if l.config.Fabric == FabricStore {
 		l.fail("fabric", quote(kindText, "store"), "is not available in this version; want bgp, static, kernel or none")
 	}
+	for i, p := range l.config.Pools {
+		if key := fmt.Sprintf("pools[%d].egress", i); p.Egress == EgressMasquerade && l.ok(key) {
+			l.fail(key, quote(kindText, string(p.Egress)), "is not available in this version; want route")
+		}
+	}
 	defaults := map[string]string{}
 	for _, lf := range leaves("", schema(Default())) {
 		if lf.kind != kindObjects {

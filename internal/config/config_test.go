@@ -51,7 +51,7 @@ func TestEveryKey(t *testing.T) {
 		Log:    Log{Level: slog.LevelWarn, Format: LogJSON},
 		Store:  Store{Etcd: Etcd{Prefix: "/fairway"}},
 		Pools: []Pool{
-			{CIDR: prefix("10.9.0.0/16"), BlockSize: 27, Block: prefix("10.9.4.0/24"), Size: 16, Egress: EgressMasquerade},
+			{CIDR: prefix("10.9.0.0/16"), BlockSize: 27, Block: prefix("10.9.4.0/24"), Size: 16, Egress: EgressRoute},
 			{CIDR: prefix("192.168.7.0/28"), BlockSize: 28, Size: 28, Egress: EgressRoute},
 			{CIDR: prefix("fd00:9::/56"), BlockSize: 120, Size: 60, Egress: EgressRoute},
 		},

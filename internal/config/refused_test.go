@@ -97,6 +97,7 @@ func TestRefused(t *testing.T) {
 		{"store: {etcd: {user: root}}", `store.etcd.user: "root": is not available in this version`},
 		{"store: {etcd: {tls: {ca: /ca}}}", `store.etcd.tls.ca: "/ca": is not available in this version`},
 		{"dockerBridge: {pool: 10.0.0.0/8}", `dockerBridge.pool: "10.0.0.0/8": is not available in this version`},
+		{"pools: [{cidr: 10.9.0.0/16, egress: masquerade}]", `pools[0].egress: "masquerade": is not available in this version; want route`},
 		{"dockerBridge: {prefix: 25}", `dockerBridge.prefix: 25: is not available in this version; leave the key out or at 24`},
 		{"dockerBridge: {masquerade: false}", `dockerBridge.masquerade: false: is not available in this version`},
 	} {
