@@ -177,28 +177,35 @@ func jumpSteps(f filter, chain string, wanted bool) []step {
 // parseSave reads the output of iptables -S.
 func parseSave(out string) filter {
 	f := filter{present: true, chains: map[string][]ruleSpec{}}
-	concerns := func(name string) bool { return name == chainForward || name == chainDockerUser || name == chainOwn }
 	for line := range strings.Lines(out) {
-		if fields := strings.Fields(line); !slices.ContainsFunc(fields, concerns) {
+		if !slices.ContainsFunc(strings.Fields(line), concerns) {
 			continue // most of a busy host's rules
 		}
-		w := words(line)
-		if len(w) < 2 {
-			continue
-		}
-		chain := w[1]
-		ours := concerns(chain)
-		switch {
-		case (w[0] == "-P" || w[0] == "-N") && ours:
-			f.chains[chain] = nil
-			f.forwardDrop = f.forwardDrop || chain == chainForward && len(w) > 2 && w[2] == "DROP"
-		case w[0] == "-A" && ours:
-			f.chains[chain] = append(f.chains[chain], w[2:])
-		case w[0] == "-A" && ruleSpec(w[2:]).target() == chainOwn && !slices.Contains(f.strays, chain):
-			f.strays = append(f.strays, chain)
+		if w := words(line); len(w) >= 2 {
+			f.add(w[0], w[1], w[2:])
 		}
 	}
 	return f
+}
+
+// concerns says that a chain is one of those that are read.
+func concerns(chain string) bool {
+	return chain == chainForward || chain == chainDockerUser || chain == chainOwn
+}
+
+// add takes in one line: its command, the chain, and what follows.
+func (f *filter) add(command, chain string, rest ruleSpec) {
+	switch {
+	case command == "-A" && concerns(chain):
+		f.chains[chain] = append(f.chains[chain], rest)
+	case command == "-A" && rest.target() == chainOwn && !slices.Contains(f.strays, chain):
+		f.strays = append(f.strays, chain)
+	case command == "-N" && concerns(chain):
+		f.chains[chain] = nil
+	case command == "-P" && chain == chainForward:
+		f.chains[chain] = nil
+		f.forwardDrop = slices.Equal(rest[:min(1, len(rest))], ruleSpec{"DROP"})
+	}
 }
 
 // words splits a line as iptables writes it: words with blanks in them are in double quotes, in which a backslash

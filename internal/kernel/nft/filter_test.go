@@ -37,7 +37,8 @@ func TestPlan(t *testing.T) {
 		{
 			"as it should be, in quotes",
 			"-P FORWARD DROP\n-N DOCKER-USER\n-A FORWARD -j DOCKER-USER\n-A DOCKER-USER -m comment --comment \"fairway\" -j FAIRWAY" + full,
-			[]string{"fw*"}, nil,
+			[]string{"fw*"},
+			nil,
 		},
 		{
 			"twice, and in FORWARD",
@@ -69,7 +70,8 @@ func TestPlan(t *testing.T) {
 		{
 			"a stranger leads to us",
 			"-P INPUT ACCEPT\n-P FORWARD ACCEPT\n-A INPUT -m comment --comment \"a \\\"word\\\"\" -j FAIRWAY" + full,
-			[]string{"fw*"}, nil,
+			[]string{"fw*"},
+			nil,
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

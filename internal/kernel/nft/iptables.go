@@ -49,7 +49,7 @@ type family struct {
 // program is a program that writes rules of one family. Its zero value stands for none.
 type program struct {
 	path    string // as found; its name matters, since one file serves under many names
-	real    string // without symbolic links, by which another choice of backend is noticed
+	file    string // without symbolic links, by which another choice of backend is noticed
 	backend Backend
 	run     *iptables.IPTables
 }
@@ -57,15 +57,15 @@ type program struct {
 // program returns what the family's rules are written with. It is looked for each time, since it may be installed, or
 // another backend be chosen, at any time; it is asked for its backend only when it is another file than before.
 func (h *Handle) program(ctx context.Context, f *family) program {
-	path, real := find(f.path, f.name)
+	path, file := find(f.path, f.name)
 	if path == "" {
 		f.current = program{backend: NoIPTables}
 		return f.current
 	}
-	if f.current.path == path && f.current.real == real {
+	if f.current.path == path && f.current.file == file {
 		return f.current
 	}
-	p, err := f.open(ctx, path, real)
+	p, err := f.open(ctx, path, file)
 	if err != nil {
 		if ctx.Err() == nil {
 			h.log.Warn("cannot use iptables program", slog.String("path", path), slog.Any("err", err))
@@ -80,11 +80,11 @@ func (h *Handle) program(ctx context.Context, f *family) program {
 func (h *Handle) programs(ctx context.Context, f *family) []program {
 	out := []program{h.program(ctx, f)}
 	for _, suffix := range []string{"-nft", "-legacy"} {
-		path, real := find("", f.name+suffix)
+		path, file := find("", f.name+suffix)
 		if path == "" {
 			continue
 		}
-		p, err := f.open(ctx, path, real)
+		p, err := f.open(ctx, path, file)
 		if err == nil && !slices.ContainsFunc(out, func(o program) bool { return o.backend == p.backend }) {
 			out = append(out, p)
 		}
@@ -93,7 +93,7 @@ func (h *Handle) programs(ctx context.Context, f *family) []program {
 }
 
 // find looks for a program. Services are started with all kinds of PATH: where distributions put it is looked at too.
-func find(path, name string) (found, real string) {
+func find(path, name string) (found, file string) {
 	candidates := []string{path}
 	if path == "" {
 		candidates = []string{name, "/usr/sbin/" + name, "/sbin/" + name}
@@ -103,14 +103,14 @@ func find(path, name string) (found, real string) {
 		if err != nil {
 			continue
 		}
-		if real, err = filepath.EvalSymlinks(found); err == nil {
-			return found, real
+		if file, err = filepath.EvalSymlinks(found); err == nil {
+			return found, file
 		}
 	}
 	return "", ""
 }
 
-func (f *family) open(ctx context.Context, path, real string) (program, error) {
+func (f *family) open(ctx context.Context, path, file string) (program, error) {
 	proto := iptables.ProtocolIPv4
 	if f.nf == unix.NFPROTO_IPV6 {
 		proto = iptables.ProtocolIPv6
@@ -125,7 +125,7 @@ func (f *family) open(ctx context.Context, path, real string) (program, error) {
 	if err != nil {
 		return program{}, fmt.Errorf("use %s: %w", path, err)
 	}
-	p := program{path: path, real: real, backend: Legacy, run: run}
+	p := program{path: path, file: file, backend: Legacy, run: run}
 	if bytes.Contains(version, []byte("nf_tables")) {
 		p.backend = NFTables
 	}

@@ -4,11 +4,11 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"fairway/internal/kernel"
+
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
-
-	"fairway/internal/kernel"
 )
 
 // The chains of table "inet fairway". Base chains are named after their hook.

@@ -11,14 +11,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"runtime"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"fairway/internal/kernel"
+
+	"golang.org/x/sys/unix"
 )
 
 // Config is what a Handle is opened with.
@@ -58,7 +57,7 @@ type Handle struct {
 func Open(c Config) (*Handle, error) {
 	h := &Handle{log: c.Log, reversePath: reversePath}
 	if h.log == nil {
-		h.log = slog.New(slog.NewTextHandler(io.Discard, nil))
+		h.log = slog.New(slog.DiscardHandler)
 	}
 	if c.Namespace > 0 {
 		fd, err := unix.FcntlInt(uintptr(c.Namespace), unix.F_DUPFD_CLOEXEC, 3)
@@ -135,34 +134,40 @@ func (h *Handle) Check(ctx context.Context, fw kernel.Firewall) (ok bool, missin
 		return false, nil, errClosed
 	}
 	gen, genErr := h.nl.generation(ctx)
-	known := genErr == nil && h.isSound && h.sound == gen && h.soundFor.Equal(fw)
-	if !known {
-		var lacks []string
-		lacks, err = h.checkTable(ctx, fw)
-		for _, l := range lacks {
-			missing = append(missing, "nftables: table inet "+kernel.TableName+": "+l)
-		}
+	if genErr != nil || !h.isSound || h.sound != gen || !h.soundFor.Equal(fw) {
+		missing, err = h.checkNFTables(ctx, fw)
+		after, e := h.nl.generation(ctx)
+		// What was read in two generations holds in neither.
+		h.isSound = len(missing) == 0 && errors.Join(err, genErr, e) == nil && after == gen
+		h.sound, h.soundFor = gen, clone(fw)
 	}
-	sound := err == nil && len(missing) == 0
+	lacks, e := h.checkFilters(ctx, fw, func(b Backend) bool { return b == Legacy })
+	missing, err = append(missing, lacks...), errors.Join(err, e)
+	return err == nil && len(missing) == 0, missing, err
+}
+
+// checkNFTables says what is missing of all that nftables can tell.
+func (h *Handle) checkNFTables(ctx context.Context, fw kernel.Firewall) (missing []string, err error) {
+	lacks, err := h.checkTable(ctx, fw)
+	for _, l := range lacks {
+		missing = append(missing, "nftables: table inet "+kernel.TableName+": "+l)
+	}
+	more, e := h.checkFilters(ctx, fw, func(b Backend) bool { return b != Legacy })
+	return append(missing, more...), errors.Join(err, e)
+}
+
+// checkFilters says what is missing in the filters of some backends.
+func (h *Handle) checkFilters(ctx context.Context, fw kernel.Firewall, of func(Backend) bool) (missing []string, err error) {
 	for _, f := range h.families {
 		p := h.program(ctx, f)
-		if known && p.backend == NFTables {
+		if !of(p.backend) {
 			continue
 		}
 		lacks, e := h.checkFilter(ctx, f, p, fw.Links)
 		missing = append(missing, lacks...)
 		err = errors.Join(err, e)
-		if p.backend != Legacy {
-			sound = sound && e == nil && len(lacks) == 0
-		}
 	}
-	if !known {
-		// What was read between two generations is no answer for either.
-		after, e := h.nl.generation(ctx)
-		h.isSound = sound && genErr == nil && e == nil && after == gen
-		h.sound, h.soundFor = gen, clone(fw)
-	}
-	return err == nil && len(missing) == 0, missing, err
+	return missing, err
 }
 
 // Remove takes away everything of ours, in each backend of iptables that the host has, and nothing else.

@@ -131,7 +131,7 @@ func (s space) reaches(t *testing.T, conn *net.UDPConn, from, to string) {
 
 func (n node) dropped(t *testing.T, rule string) uint64 {
 	t.Helper()
-	s, err := n.rig.h.Status()
+	s, err := n.h.Status()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +159,7 @@ func TestPacketsForwarded(t *testing.T) {
 				_, err := fmt.Sscanf(out, "Chain FORWARD (policy DROP %d packets", &packets)
 				return err == nil && packets > 0
 			})
-			apply(t, n.rig.h, wall())
+			apply(t, n.h, wall())
 			n.a.reaches(t, o4, containerA4, outside4)
 			n.a.reaches(t, o6, containerA6, outside6)
 			n.outside.reaches(t, a4, outside4, containerA4)
@@ -174,7 +174,7 @@ func TestPacketsForwarded(t *testing.T) {
 
 func TestPacketsSpoofed(t *testing.T) {
 	n := newNode(t, "nft")
-	apply(t, n.rig.h, wall())
+	apply(t, n.h, wall())
 	o4, o6 := n.outside.listen(t, outside4), n.outside.listen(t, outside6)
 	n.a.reaches(t, o4, containerA4, outside4)
 	n.a.reaches(t, o6, containerA6, outside6)
@@ -212,11 +212,11 @@ func TestPacketsSpoofed(t *testing.T) {
 // A container that sends as a router does is not heard, and duplicate address detection is.
 func TestPacketsOfNeighbourDiscovery(t *testing.T) {
 	n := newNode(t, "nft")
-	apply(t, n.rig.h, wall())
+	apply(t, n.h, wall())
 	advertise := func(kind byte) {
 		t.Helper()
 		err := n.a.h.inside(func() error {
-			conn, err := net.ListenPacket("ip6:ipv6-icmp", "::")
+			conn, err := new(net.ListenConfig).ListenPacket(t.Context(), "ip6:ipv6-icmp", "::")
 			if err != nil {
 				return err
 			}
@@ -245,15 +245,15 @@ func TestPacketsOfNeighbourDiscovery(t *testing.T) {
 // BGP's port is closed towards containers, whichever of the node's addresses they try, and open to others.
 func TestPacketsToClosedPorts(t *testing.T) {
 	n := newNode(t, "nft")
-	apply(t, n.rig.h, wall())
+	apply(t, n.h, wall())
 	var l net.Listener
-	if err := n.space.h.inside(func() (err error) { l, err = net.Listen("tcp", ":179"); return err }); err != nil {
+	if err := n.space.h.inside(func() (err error) { l, err = new(net.ListenConfig).Listen(t.Context(), "tcp", ":179"); return err }); err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
 	dial := func(s space, to string) error {
 		return s.h.inside(func() error {
-			conn, err := net.DialTimeout("tcp", net.JoinHostPort(to, "179"), 300*time.Millisecond)
+			conn, err := (&net.Dialer{Timeout: 300 * time.Millisecond}).DialContext(t.Context(), "tcp", net.JoinHostPort(to, "179"))
 			if err == nil {
 				_ = conn.Close()
 			}

@@ -19,10 +19,8 @@ func validate(fw kernel.Firewall) error {
 			return fmt.Errorf("link pattern %q: want the name of a link, at most %d bytes, with or without a * at its end", l, maxLinkName)
 		}
 	}
-	for _, p := range slices.Concat(fw.ClosedTCP, fw.ClosedUDP) {
-		if p == 0 {
-			return fmt.Errorf("closed port 0: want 1 to 65535")
-		}
+	if slices.Contains(fw.ClosedTCP, 0) || slices.Contains(fw.ClosedUDP, 0) {
+		return fmt.Errorf("closed port 0: want 1 to 65535")
 	}
 	return nil
 }

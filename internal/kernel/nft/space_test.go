@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"fairway/internal/kernel"
+
+	"golang.org/x/sys/unix"
 )
 
 // space is a network namespace of a test's own.
@@ -22,8 +22,8 @@ type space struct {
 }
 
 // newSpace makes a namespace that is gone at the end of the test.
-func newSpace(t testing.TB) space {
-	t.Helper()
+func newSpace(tb testing.TB) space {
+	tb.Helper()
 	made := make(chan error, 1)
 	var fd int
 	go func() {
@@ -38,37 +38,37 @@ func newSpace(t testing.TB) space {
 	}()
 	if err := <-made; err != nil {
 		if os.Getenv("FAIRWAY_REQUIRE_NETNS") != "" {
-			t.Fatalf("make network namespace: %v", err)
+			tb.Fatalf("make network namespace: %v", err)
 		}
-		t.Skipf("make network namespace: %v (root is needed)", err)
+		tb.Skipf("make network namespace: %v (root is needed)", err)
 	}
 	s := space{h: &Handle{ns: fd}}
-	t.Cleanup(func() { _ = unix.Close(fd) })
-	s.run(t, "ip link set lo up")
+	tb.Cleanup(func() { _ = unix.Close(fd) })
+	s.run(tb, "ip link set lo up")
 	return s
 }
 
 func (s space) path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), s.h.ns) }
 
 // run runs lines of commands, each of which must succeed, and returns what they print.
-func (s space) run(t testing.TB, lines ...string) string {
-	t.Helper()
+func (s space) run(tb testing.TB, lines ...string) string {
+	tb.Helper()
 	var all strings.Builder
 	for _, line := range lines {
-		out, err := s.try(t, line)
+		out, err := s.try(tb, line)
 		if err != nil {
-			t.Fatalf("%s: %v\n%s", line, err, out)
+			tb.Fatalf("%s: %v\n%s", line, err, out)
 		}
 		all.WriteString(out)
 	}
 	return all.String()
 }
 
-func (s space) try(t testing.TB, line string) (string, error) {
-	t.Helper()
+func (s space) try(tb testing.TB, line string) (string, error) {
+	tb.Helper()
 	var out []byte
 	err := s.h.inside(func() error {
-		cmd := exec.CommandContext(context.WithoutCancel(t.Context()), "sh", "-c", line)
+		cmd := exec.CommandContext(context.WithoutCancel(tb.Context()), "sh", "-c", line)
 		var err error
 		out, err = cmd.CombinedOutput()
 		return err
@@ -77,19 +77,19 @@ func (s space) try(t testing.TB, line string) (string, error) {
 }
 
 // open returns a handle on the namespace that runs iptables of a backend ("nft" or "legacy").
-func (s space) open(t testing.TB, backend string) *Handle {
-	t.Helper()
+func (s space) open(tb testing.TB, backend string) *Handle {
+	tb.Helper()
 	c := Config{Namespace: s.h.ns, IPTables: "iptables-" + backend, IP6Tables: "ip6tables-" + backend}
 	for _, p := range []string{c.IPTables, c.IP6Tables} {
 		if _, err := exec.LookPath(p); err != nil {
-			t.Skipf("%v", err)
+			tb.Skipf("%v", err)
 		}
 	}
 	h, err := Open(c)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(h.Close)
+	tb.Cleanup(h.Close)
 	return h
 }
 
@@ -98,49 +98,49 @@ func wall() kernel.Firewall {
 }
 
 // apply applies and demands that it then holds and that a second time changes nothing.
-func apply(t testing.TB, h *Handle, fw kernel.Firewall) []string {
-	t.Helper()
-	changed, err := h.Apply(t.Context(), fw)
+func apply(tb testing.TB, h *Handle, fw kernel.Firewall) []string {
+	tb.Helper()
+	changed, err := h.Apply(tb.Context(), fw)
 	if err != nil {
-		t.Fatalf("apply: %v (changed %q)", err, changed)
+		tb.Fatalf("apply: %v (changed %q)", err, changed)
 	}
-	sound(t, h, fw)
-	again, err := h.Apply(t.Context(), fw)
+	sound(tb, h, fw)
+	again, err := h.Apply(tb.Context(), fw)
 	if err != nil || len(again) > 0 {
-		t.Fatalf("second apply changed %q, error %v", again, err)
+		tb.Fatalf("second apply changed %q, error %v", again, err)
 	}
 	return changed
 }
 
-func sound(t testing.TB, h *Handle, fw kernel.Firewall) {
-	t.Helper()
-	ok, missing, err := h.Check(t.Context(), fw)
+func sound(tb testing.TB, h *Handle, fw kernel.Firewall) {
+	tb.Helper()
+	ok, missing, err := h.Check(tb.Context(), fw)
 	if !ok || err != nil || len(missing) > 0 {
-		t.Fatalf("check: %v, missing %q, error %v", ok, missing, err)
+		tb.Fatalf("check: %v, missing %q, error %v", ok, missing, err)
 	}
 }
 
 // mended demands that Check finds something missing, and that Apply says it mended what is given.
-func mended(t testing.TB, h *Handle, fw kernel.Firewall, want ...string) {
-	t.Helper()
-	ok, missing, err := h.Check(t.Context(), fw)
+func mended(tb testing.TB, h *Handle, fw kernel.Firewall, want ...string) {
+	tb.Helper()
+	ok, missing, err := h.Check(tb.Context(), fw)
 	if ok || err != nil || len(missing) == 0 {
-		t.Fatalf("check finds nothing: %v, %q, error %v", ok, missing, err)
+		tb.Fatalf("check finds nothing: %v, %q, error %v", ok, missing, err)
 	}
-	changed := apply(t, h, fw)
+	changed := apply(tb, h, fw)
 	for _, w := range want {
 		if !slices.ContainsFunc(changed, func(c string) bool { return strings.HasPrefix(c, w) }) {
-			t.Fatalf("changed %q, want in it %q", changed, w)
+			tb.Fatalf("changed %q, want in it %q", changed, w)
 		}
 	}
 	if len(changed) != len(want) {
-		t.Fatalf("changed %q, want %q", changed, want)
+		tb.Fatalf("changed %q, want %q", changed, want)
 	}
 }
 
 // eventually polls until a condition holds.
-func eventually(t testing.TB, what string, cond func() bool) {
-	t.Helper()
+func eventually(tb testing.TB, what string, cond func() bool) {
+	tb.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	end := time.After(10 * time.Second)
@@ -148,7 +148,7 @@ func eventually(t testing.TB, what string, cond func() bool) {
 		select {
 		case <-tick.C:
 		case <-end:
-			t.Fatalf("not within 10 s: %s", what)
+			tb.Fatalf("not within 10 s: %s", what)
 		}
 	}
 }

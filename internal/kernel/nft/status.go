@@ -7,9 +7,9 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"fairway/internal/kernel"
+
+	"golang.org/x/sys/unix"
 )
 
 // Status is what is in place.
@@ -102,8 +102,13 @@ func (h *Handle) tableStatus(ctx context.Context, s *Status) error {
 }
 
 func (h *Handle) filterStatus(ctx context.Context, f *family, into *FilterStatus, s *Status) error {
+	programs := h.programs(ctx, f)
+	if !slices.ContainsFunc(programs, func(p program) bool { return p.backend != Legacy }) {
+		// What iptables-nft has left is seen without it.
+		programs = append(programs, program{path: f.name + "-nft", backend: NoIPTables})
+	}
 	var errs error
-	for i, p := range h.programs(ctx, f) {
+	for i, p := range programs {
 		have, _, err := h.pending(ctx, f, p, nil)
 		errs = errors.Join(errs, err)
 		if i > 0 {
@@ -131,9 +136,15 @@ func (h *Handle) filterStatus(ctx context.Context, f *family, into *FilterStatus
 // foreignDrop says that a chain drops what is forwarded by its policy and is not iptables-nft's, where our accept rule
 // can stand. Docker's own tables for nftables accept by policy.
 func foreignDrop(c chainInfo) bool {
-	ip := c.family == unix.NFPROTO_IPV4 || c.family == unix.NFPROTO_IPV6
-	return c.base && c.drop && c.hook == unix.NF_INET_FORWARD &&
-		(ip || c.family == unix.NFPROTO_INET) && !(ip && c.table == tableFilter && c.name == chainForward)
+	if !c.base || !c.drop || c.hook != unix.NF_INET_FORWARD {
+		return false
+	}
+	switch c.family {
+	case unix.NFPROTO_IPV4, unix.NFPROTO_IPV6:
+		return c.table != tableFilter || c.name != chainForward
+	default:
+		return c.family == unix.NFPROTO_INET
+	}
 }
 
 func familyName(nf uint8) string {

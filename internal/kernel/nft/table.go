@@ -9,11 +9,11 @@ import (
 	"strconv"
 	"strings"
 
+	"fairway/internal/kernel"
+
 	"github.com/google/nftables"
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
-
-	"fairway/internal/kernel"
 )
 
 // applyTable makes table "inet fairway" as fw wants it, and says what was changed.

@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/nftables/expr"
-
 	"fairway/internal/kernel"
+
+	"github.com/google/nftables/expr"
 )
 
 // The table as nft shows it, which is what an operator sees.
