@@ -67,7 +67,7 @@ func labPrinter(w io.Writer) *lab.Printer {
 
 func newLabUpCommand() *cobra.Command {
 	var o lab.Options
-	var topology string
+	var topology, daemon string
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Make the lab",
@@ -76,11 +76,19 @@ func newLabUpCommand() *cobra.Command {
 			ctx, stop := labContext(cmd)
 			defer stop()
 			o.Topology = lab.Topology(topology)
+			if daemon != "" {
+				if err := json.Unmarshal([]byte(daemon), &o.DaemonJSON); err != nil {
+					return fmt.Errorf("--daemon-json %s: %w", daemon, err)
+				}
+			}
 			p := labPrinter(cmd.ErrOrStderr())
 			o.Progress = p.Show
 			start := time.Now()
 			l, err := lab.Up(ctx, o.Environment(os.Getenv))
 			p.Close()
+			if errors.Is(err, context.Canceled) {
+				return fmt.Errorf("interrupted, and what there was of the lab is taken down (%w)", err)
+			}
 			if err != nil {
 				return err
 			}
@@ -95,6 +103,7 @@ func newLabUpCommand() *cobra.Command {
 		"default: this machine's own files if it has Docker, else its suite")
 	f.BoolVar(&o.NoAgent, "no-agent", false, "do not start fairway agents")
 	f.StringVar(&o.Agent, "agent", "", "program to run as agent; default: this one")
+	f.StringVar(&daemon, "daemon-json", "", `engine settings that differ, like '{"live-restore": false}' to try Swarm`)
 	f.BoolVar(&o.IPForward, "ip-forward", false, "turn IPv4 forwarding on before the engines start, so that they leave FORWARD at ACCEPT")
 	return cmd
 }
@@ -352,7 +361,7 @@ func newLabDemoCommand() *cobra.Command {
 			}
 			ctx, stop := labContext(cmd)
 			defer stop()
-			return l.Demo(ctx, cmd.OutOrStdout())
+			return l.Demo(ctx, cmd.OutOrStdout(), os.Args[0])
 		},
 	}
 }

@@ -21,6 +21,9 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
+	if _, err := load(o.Dir); !errors.Is(err, ErrNoLab) {
+		return nil, whatIsThere(o.Dir)
+	}
 	if err := preflight(ctx, o); err != nil {
 		return nil, err
 	}
@@ -43,6 +46,9 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 		return nil, err
 	}
 	if err := l.raise(ctx); err != nil {
+		if ctx.Err() != nil { // what it happened to break off is of no interest
+			err = fmt.Errorf("make lab: %w", ctx.Err())
+		}
 		o.Progress(Event{Subject: "lab", Step: "cleaning up"})
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
