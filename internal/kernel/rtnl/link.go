@@ -71,7 +71,7 @@ func (t links) make(ctx context.Context, c *conn, name string, want kernel.Link)
 	if want.Peer.Name == "" || len(want.Peer.Name) > maxName {
 		return fmt.Errorf("make link %q: peer name %q does not have 1 to %d bytes", name, want.Peer.Name, maxName)
 	}
-	t.h.peers.add(want.Peer.Name)
+	t.h.fresh.add(name, want.Peer.Name)
 	errs := c.doAll(
 		func(w *builder) {
 			w.begin(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, ifinfo(unix.AF_UNSPEC, 0, 0, 0)...)
@@ -92,11 +92,11 @@ func (t links) make(ctx context.Context, c *conn, name string, want kernel.Link)
 			w.str(unix.IFLA_IFALIAS, want.Alias)
 		})
 	if errs[0] != nil {
-		t.h.peers.drop(want.Peer.Name)
+		t.h.fresh.drop(name, want.Peer.Name)
 		return fmt.Errorf("make link %q with peer %q, mtu %d: %w", name, want.Peer.Name, want.MTU, errs[0])
 	}
 	if errs[1] != nil {
-		t.h.peers.drop(want.Peer.Name)
+		t.h.fresh.drop(name, want.Peer.Name)
 		undo := c.do(func(w *builder) {
 			w.begin(unix.RTM_DELLINK, 0, ifinfo(unix.AF_UNSPEC, 0, 0, 0)...)
 			w.str(unix.IFLA_IFNAME, name)
@@ -194,31 +194,36 @@ func ourNames(ctx context.Context, c *conn) (map[int]string, error) {
 	return names, nil
 }
 
-// peerNames are the peers that this handle made and that may still be in its namespace. Watch does not take them for
-// strangers' links. The zero value is empty.
-type peerNames struct {
+// freshNames are links that this handle made and that the kernel speaks of as of anybody's: a link of ours before it has
+// its alias, and its peer while it is in the handle's namespace. Watch does not take them for strangers', and forgets
+// them when that is over. The zero value is empty.
+type freshNames struct {
 	mu    sync.Mutex
 	names map[string]struct{}
 }
 
-func (p *peerNames) add(name string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.names == nil {
-		p.names = make(map[string]struct{})
+func (f *freshNames) add(names ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.names == nil {
+		f.names = make(map[string]struct{})
 	}
-	p.names[name] = struct{}{}
+	for _, name := range names {
+		f.names[name] = struct{}{}
+	}
 }
 
-func (p *peerNames) drop(name string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.names, name)
+func (f *freshNames) drop(names ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, name := range names {
+		delete(f.names, name)
+	}
 }
 
-func (p *peerNames) has(name string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	_, ok := p.names[name]
+func (f *freshNames) has(name string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, ok := f.names[name]
 	return ok
 }

@@ -42,7 +42,7 @@ type Handle struct {
 	idle   []*conn
 	closed bool
 
-	peers peerNames
+	fresh freshNames
 
 	// watchBuffer is the receive buffer of Watch in bytes.
 	watchBuffer int

@@ -163,14 +163,15 @@ func (w *watcher) newLink(l linkMsg) {
 	was, known := w.links[l.index]
 	w.links[l.index] = l
 	used := w.routes.uses(l.index)
-	if known && was.name != l.name && (used || was.ours()) {
-		w.fn(Event{Lost: true}) // keys of other tables have the name in them
+	if known && w.rekeyed(was, l) {
+		w.fn(Event{Lost: true})
 	}
 	if known && was.up() && !l.up() && used {
 		w.stale = true
 	}
 	switch {
 	case l.ours():
+		w.h.fresh.drop(l.name)
 		w.link(l.name, l.link(), false)
 		if !known || !was.ours() {
 			was = linkMsg{peer: l.peer, peerNS: -1}
@@ -181,10 +182,19 @@ func (w *watcher) newLink(l linkMsg) {
 	case known && was.ours():
 		w.link(was.name, kernel.Link{}, true)
 		w.facts = true
-	case w.h.peers.has(l.name):
+	case w.h.fresh.has(l.name):
 	default:
 		w.facts = w.facts || !known || !sameFact(was, l)
 	}
+}
+
+// rekeyed says that a change of a link changes other tables: their keys have its name in them, and what is on it became
+// ours or a stranger's.
+func (w *watcher) rekeyed(was, now linkMsg) bool {
+	if was.name != now.name {
+		return was.ours() || now.ours() || w.routes.uses(now.index)
+	}
+	return was.ours() != now.ours() && !w.h.fresh.has(now.name)
 }
 
 func (w *watcher) delLink(l linkMsg) {
@@ -197,8 +207,8 @@ func (w *watcher) delLink(l linkMsg) {
 	switch {
 	case was.ours():
 		w.link(was.name, kernel.Link{}, true)
-	case w.h.peers.has(was.name):
-		w.h.peers.drop(was.name)
+	case w.h.fresh.has(was.name):
+		w.h.fresh.drop(was.name)
 	default:
 		w.facts = true
 	}
@@ -232,7 +242,7 @@ func (w *watcher) addr(a addrMsg, deleted bool) {
 		w.addrs[a] = struct{}{}
 	}
 	// Lifetimes of advertised addresses are renewed every few seconds: no change.
-	if known == deleted && !w.h.peers.has(l.name) {
+	if known == deleted && !w.h.fresh.has(l.name) {
 		w.facts = true
 	}
 }
