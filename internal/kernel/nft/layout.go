@@ -3,6 +3,7 @@ package nft
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 
 	"fairway/internal/kernel"
 
@@ -17,6 +18,7 @@ const (
 	chainInput      = "input"
 	chainSource     = "source"    // what comes from our links: is the source its own?
 	chainNeighbour  = "neighbour" // ICMPv6 of the neighbour discovery protocol from our links
+	chainSibling    = "sibling"   // what comes over one link of a container from its address on another
 	chainClosed     = "closed"    // what comes from our links to the node itself
 )
 
@@ -58,9 +60,12 @@ func layout(fw kernel.Firewall, reversePath expressions) []chain {
 		out = append(
 			out,
 			chain{chainPrerouting, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw, fromLinks(fw.Links, chainSource)},
-			chain{name: chainSource, rules: sourceRules(reversePath)},
+			chain{name: chainSource, rules: sourceRules(reversePath, len(fw.Siblings) > 0)},
 			chain{name: chainNeighbour, rules: neighbourRules()},
 		)
+		if reversePath != nil && len(fw.Siblings) > 0 {
+			out = append(out, chain{name: chainSibling, rules: siblingRules(fw.Siblings)})
+		}
 	}
 	if len(fw.ClosedTCP)+len(fw.ClosedUDP) > 0 {
 		out = append(
@@ -88,16 +93,44 @@ func fromLinks(links []string, to string) []rule {
 	return out
 }
 
-func sourceRules(reversePath expressions) []rule {
+func sourceRules(reversePath expressions, siblings bool) []rule {
 	unspecified := make([]byte, 16)
 	out := []rule{
 		{"neighbour discovery", append(protocol6(unix.IPPROTO_ICMPV6), &expr.Verdict{Kind: expr.VerdictJump, Chain: chainNeighbour})},
 		{"no source address", append(source6(unspecified, ones(128)), drop()...)},
 	}
-	if reversePath != nil {
+	switch {
+	case reversePath == nil:
+	case siblings:
+		out = append(out, rule{"source address not of this link", append(reversePath(), &expr.Verdict{Kind: expr.VerdictJump, Chain: chainSibling})})
+	default:
 		out = append(out, rule{"source address not of this link", append(reversePath(), drop()...)})
 	}
 	return out
+}
+
+// siblingRules let a container with several networks answer over its default route from its address on another
+// network. Only packets that fail the reverse path come here, so their number costs nobody else anything.
+func siblingRules(siblings []kernel.LinkAddr) []rule {
+	out := make([]rule, 0, len(siblings)+1)
+	for _, s := range siblings {
+		exprs := []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, equal(asCompare(s.Link))}
+		out = append(out, rule{fmt.Sprintf("%s also has %s", s.Link, s.Addr), append(append(exprs, source(s.Addr)...), &expr.Verdict{Kind: expr.VerdictAccept})})
+	}
+	return append(out, rule{"source address of no link of this container", drop()})
+}
+
+// source matches packets by their source address (IPv4: offset 12, RFC 791 3.1).
+func source(a netip.Addr) []expr.Any {
+	if a.Is6() {
+		return source6(a.AsSlice(), ones(128))
+	}
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
+		equal([]byte{unix.NFPROTO_IPV4}),
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4},
+		equal(a.AsSlice()),
+	}
 }
 
 // reversePath matches what has a source that is not routed back over the link it came from: unknown, another link's, the

@@ -9,6 +9,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"fairway/internal/kernel"
 )
 
 // Addresses of the packets' namespaces: two containers on a node, and a host outside.
@@ -288,4 +290,27 @@ func TestPacketsToClosedPorts(t *testing.T) {
 		})
 		return n.dropped(t, "closed udp port 3784") > 0
 	})
+}
+
+// A container with two networks answers over its default route from both addresses, and from no other.
+func TestPacketsOfSiblings(t *testing.T) {
+	n := newNode(t, "nft")
+	fw := wall()
+	for _, a := range []string{nobody4, nobody6} {
+		fw.Siblings = append(fw.Siblings, kernel.LinkAddr{Link: "fwaaaaaaaaaaaa", Addr: netip.MustParseAddr(a)})
+	}
+	apply(t, n.h, fw)
+	apply(t, n.h, fw)
+	o4, o6 := n.outside.listen(t, outside4), n.outside.listen(t, outside6)
+	for _, c := range []space{n.a, n.b} {
+		c.run(t, "ip addr add "+nobody4+"/32 dev eth0", "ip addr add "+nobody6+"/128 dev eth0 nodad")
+	}
+	n.a.reaches(t, o4, nobody4, outside4)
+	n.a.reaches(t, o6, nobody6, outside6)
+	n.b.send(t, nobody4, outside4, "spoofed")
+	n.b.send(t, nobody6, outside6, "spoofed")
+	eventually(t, "the other container's packets are counted", func() bool {
+		return n.dropped(t, "source address of no link of this container") >= 2
+	})
+	n.a.reaches(t, o4, nobody4, outside4)
 }

@@ -29,6 +29,7 @@ func clone(fw kernel.Firewall) kernel.Firewall {
 	fw.Links = slices.Clone(fw.Links)
 	fw.ClosedTCP = slices.Clone(fw.ClosedTCP)
 	fw.ClosedUDP = slices.Clone(fw.ClosedUDP)
+	fw.Siblings = slices.Clone(fw.Siblings)
 	return fw
 }
 
