@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -25,17 +24,20 @@ func newLabCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "lab",
 		Short: "Run several Docker hosts on this machine, to try things out",
-		Long: `Run several Docker hosts on this machine, each in namespaces of its own with its own
-Docker engine and fairway agent, joined by a switch. Nothing in a lab can reach
-anything outside of it, and ` + "`lab down`" + ` leaves nothing behind. Needs root.
+		Long: `Run several Docker hosts on this machine, each in namespaces of its own with its own Docker engine and fairway agent, joined by a switch. Nothing in a lab can reach anything outside of it, and ` + "`fairway lab down`" + ` leaves nothing behind but the root file systems it has built. Needs root.
 
 Environment:
-  FAIRWAY_LAB_DIR     the lab's directory (default ` + lab.DefaultDir + `); labs in
+
+  FAIRWAY_LAB_DIR     the lab's directory, ` + lab.DefaultDir + ` by default; labs in
                       different directories run side by side
-  FAIRWAY_LAB_CACHE   where root file systems are kept (default ` + rootfs.DefaultCache + `)
-  FAIRWAY_LAB_MIRROR  archive to build them from (default: the machine's own)`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+  FAIRWAY_LAB_CACHE   where root file systems are kept, by default
+                      ` + rootfs.DefaultCache + `
+  FAIRWAY_LAB_MIRROR  the archive to build them from; this machine's by default`,
+		Example: `  fairway lab up --hosts 3
+  fairway lab demo
+  fairway lab docker host1 ps
+  fairway lab exec host1 ip route
+  fairway lab down`,
 	}
 	cmd.AddCommand(newLabUpCommand(), newLabDownCommand(), newLabStatusCommand(), newLabExecCommand(),
 		newLabDockerCommand(), newLabAgentCommand(), newLabEngineCommand(), newLabLinkCommand(),
@@ -43,7 +45,8 @@ Environment:
 	return cmd
 }
 
-// labContext ends with the command's context or with Ctrl-C, so that what was made can be taken down.
+// labContext ends with the command's context or with a signal. The signal stays caught until stop is called: a second
+// Ctrl-C must not keep the lab from being taken down.
 func labContext(cmd *cobra.Command) (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 }
@@ -78,7 +81,7 @@ func newLabUpCommand() *cobra.Command {
 			o.Topology = lab.Topology(topology)
 			if daemon != "" {
 				if err := json.Unmarshal([]byte(daemon), &o.DaemonJSON); err != nil {
-					return fmt.Errorf("--daemon-json %s: %w", daemon, err)
+					return usagef("--daemon-json %s: %v", daemon, err)
 				}
 			}
 			p := labPrinter(cmd.ErrOrStderr())
@@ -129,34 +132,28 @@ func newLabDownCommand() *cobra.Command {
 }
 
 func newLabStatusCommand() *cobra.Command {
-	var output string
 	cmd := &cobra.Command{
-		Use:   "status",
-		Short: "Show the hosts; exit 1 when something does not run",
+		Use:   "status [-o json]",
+		Short: "Show the hosts; exit with 1 when something does not run",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			l, err := labOpen()
-			if err != nil {
-				return err
-			}
-			s := l.Status(cmd.Context())
-			switch output {
-			case "json":
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				err = enc.Encode(s)
-			case "":
-				err = s.Write(cmd.OutOrStdout())
-			default:
-				err = fmt.Errorf("output %q: want json, or nothing for a table", output)
-			}
-			if err == nil && !s.OK {
-				err = errors.New("not everything in the lab runs")
-			}
-			return err
-		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "json for programs")
+	out := addOutput(cmd, formatTable, formatJSON)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		l, err := labOpen()
+		if err != nil {
+			return err
+		}
+		s := l.Status(cmd.Context())
+		if out.json() {
+			err = writeJSON(cmd.OutOrStdout(), s)
+		} else {
+			err = s.Write(cmd.OutOrStdout())
+		}
+		if err == nil && !s.OK {
+			err = errSaid
+		}
+		return err
+	}
 	return cmd
 }
 
@@ -191,7 +188,7 @@ func newLabExecCommand() *cobra.Command {
 				return cmd.Help()
 			}
 			if len(args) < 2 {
-				return errors.New("lab exec: give a host and a command, like: fairway lab exec host1 ip route")
+				return usagef("give a host and a command, like: fairway lab exec host1 ip route")
 			}
 			return labReplace(args[0], args[1:])
 		},
@@ -208,7 +205,7 @@ func newLabDockerCommand() *cobra.Command {
 				return cmd.Help()
 			}
 			if len(args) < 2 {
-				return errors.New("lab docker: give a host and docker's arguments, like: fairway lab docker host1 ps")
+				return usagef("give a host and docker's arguments, like: fairway lab docker host1 ps")
 			}
 			return labReplace(args[0], append([]string{"docker"}, args[1:]...))
 		},
@@ -224,7 +221,7 @@ func labAction(cmd *cobra.Command, args []string, actions map[string]func(contex
 			names = append(names, name)
 		}
 		slices.Sort(names)
-		return fmt.Errorf("%s: unknown action %q: want one of %s", cmd.CommandPath(), args[1], strings.Join(names, ", "))
+		return usagef("unknown action %q: want %s", args[1], list(names))
 	}
 	l, err := labOpen()
 	if err != nil {
@@ -246,7 +243,7 @@ func newLabAgentCommand() *cobra.Command {
 		Args:  cobra.RangeArgs(2, 3),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (args[1] == "replace") != (len(args) == 3) {
-				return errors.New("lab agent: replace, and only replace, takes the path of another program")
+				return usagef("replace, and only replace, takes the path of another program")
 			}
 			return labAction(cmd, args, map[string]func(context.Context, *lab.Host) error{
 				"start":   func(ctx context.Context, h *lab.Host) error { return h.StartAgent(ctx) },

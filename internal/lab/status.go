@@ -30,8 +30,8 @@ type HostStatus struct {
 	// Agent is AgentReady, AgentNotReady, AgentStopped or AgentNone.
 	Agent        string            `json:"agent"`
 	Links        map[string]string `json:"links"` // network card to LinkUp, LinkDown, LinkSilent
-	DockerSocket string            `json:"dockerSocket,omitempty"`
-	AgentSocket  string            `json:"agentSocket"`
+	DockerSocket string            `json:"docker_socket,omitempty"`
+	AgentSocket  string            `json:"agent_socket"`
 	Logs         map[string]string `json:"logs"`
 	// Trouble says what is wrong, if anything is.
 	Trouble []string `json:"trouble,omitempty"`
