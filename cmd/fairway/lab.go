@@ -274,7 +274,7 @@ func newLabEngineCommand() *cobra.Command {
 func newLabLinkCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "link HOST up|down|silent|heard",
-		Short: "Unplug a host from the switch, or drop its frames without telling it",
+		Short: "Unplug a host from the switch, or drop its frames silently",
 		Args:  cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return labAction(cmd, args, map[string]func(context.Context, *lab.Host) error{
@@ -358,7 +358,11 @@ func newLabDemoCommand() *cobra.Command {
 			}
 			ctx, stop := labContext(cmd)
 			defer stop()
-			return l.Demo(ctx, cmd.OutOrStdout(), os.Args[0])
+			command := os.Args[0]
+			if os.Getenv("SUDO_USER") != "" {
+				command = "sudo " + command
+			}
+			return l.Demo(ctx, cmd.OutOrStdout(), command)
 		},
 	}
 }

@@ -65,6 +65,8 @@ func (l *Lab) Demo(ctx context.Context, w io.Writer, command string) error {
 		say("  %s on %s (Docker %s): %s", c.name, c.host.Name, c.engineVersion(ctx), c.addresses())
 	}
 	say("")
+	table := newCrossingTable(containers)
+	say("%s", table.head())
 	var list []crossing
 	for _, from := range containers {
 		for _, to := range containers {
@@ -76,10 +78,8 @@ func (l *Lab) Demo(ctx context.Context, w io.Writer, command string) error {
 				return fmt.Errorf("run demo: %w", err)
 			}
 			list = append(list, x)
+			say("%s", table.row(x))
 		}
-	}
-	if _, err := io.WriteString(w, crossingTable(list)); err != nil {
-		return fmt.Errorf("write table: %w", err)
 	}
 	if err := verdict(list, containers); err != nil {
 		return err
@@ -158,39 +158,41 @@ func (c demoContainer) addresses() string {
 	return c.addr4.String() + ", " + c.addr6.String()
 }
 
+// probe is what a container runs to find out about another one, whose IPv4 address is $1 and whose IPv6 address, if it
+// has one, is $2. The first packets resolve neighbours; the ones after them count.
+const probe = `set -e
+ping -q -c 1 -W 1 $1 >/dev/null
+ping -q -c 5 -i 0.05 $1
+if [ -n "$2" ]; then
+	ping -6 -q -c 1 -W 1 $2 >/dev/null
+	ping -6 -q -c 5 -i 0.05 $2
+fi
+traceroute -n -q 1 -w 1 -m 8 $1
+wget -q -O /dev/null http://$1/`
+
 // cross measures the way from one container to another one.
 func (l *Lab) cross(ctx context.Context, from, to demoContainer) (crossing, error) {
 	x := crossing{from: from.name, to: to.name}
-	err := poll(ctx, reachLimit, func(ctx context.Context) error {
-		_, err := from.exec(ctx, "ping", "-c", "1", "-W", "1", to.addr4.String())
+	addr6 := ""
+	if to.addr6.IsValid() {
+		addr6 = to.addr6.String()
+	}
+	var out string
+	err := poll(ctx, reachLimit, func(ctx context.Context) (err error) {
+		out, err = from.exec(ctx, "sh", "-c", probe, "probe", to.addr4.String(), addr6)
 		return err
 	})
 	if err != nil {
 		return x, fmt.Errorf("%s does not reach %s: %w", from.name, to.name, err)
 	}
-	// The first packet is lost time: neighbour resolution. The five after it count.
-	out, err := from.exec(ctx, "ping", "-q", "-c", "5", "-i", "0.1", to.addr4.String())
-	if err != nil {
-		return x, err
+	rtts := averageRTTs(out)
+	if len(rtts) > 0 {
+		x.rtt4 = rtts[0]
 	}
-	x.rtt4 = averageRTT(out)
-	if to.addr6.IsValid() {
-		err := poll(ctx, reachLimit, func(ctx context.Context) error {
-			out, err = from.exec(ctx, "ping", "-6", "-q", "-c", "5", "-i", "0.1", "-W", "1", to.addr6.String())
-			return err
-		})
-		if err != nil {
-			return x, fmt.Errorf("%s does not reach %s over IPv6: %w", from.name, to.name, err)
-		}
-		x.rtt6 = averageRTT(out)
-	}
-	if out, err = from.exec(ctx, "traceroute", "-n", "-q", "1", "-w", "1", "-m", "8", to.addr4.String()); err != nil {
-		return x, err
+	if len(rtts) > 1 {
+		x.rtt6 = rtts[1]
 	}
 	x.path = l.nodePath(hops(out), from, to)
-	if _, err := from.exec(ctx, "wget", "-q", "-O", "/dev/null", "http://"+to.addr4.String()+"/"); err != nil {
-		return x, err
-	}
 	x.seenAs, err = to.lastVisitor(ctx)
 	return x, err
 }
@@ -219,17 +221,15 @@ func (c demoContainer) lastVisitor(ctx context.Context) (netip.Addr, error) {
 // roundTrip is the summary of busybox's ping, and of the other ping.
 var roundTrip = regexp.MustCompile(`min/avg/max[^=]*= [0-9.]+/([0-9.]+)/`)
 
-// averageRTT reads the average from a ping's summary; 0 when there is none.
-func averageRTT(out string) time.Duration {
-	m := roundTrip.FindStringSubmatch(out)
-	if m == nil {
-		return 0
+// averageRTTs reads the averages from the summaries of pings.
+func averageRTTs(out string) []time.Duration {
+	var list []time.Duration
+	for _, m := range roundTrip.FindAllStringSubmatch(out, -1) {
+		if ms, err := strconv.ParseFloat(m[1], 64); err == nil {
+			list = append(list, time.Duration(ms*float64(time.Millisecond)))
+		}
 	}
-	ms, err := strconv.ParseFloat(m[1], 64)
-	if err != nil {
-		return 0
-	}
-	return time.Duration(ms * float64(time.Millisecond))
+	return list
 }
 
 // hop is a line of traceroute: its number, then an address or a star.

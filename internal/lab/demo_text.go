@@ -3,25 +3,32 @@ package lab
 import (
 	"fmt"
 	"strings"
-	"text/tabwriter"
 	"time"
 )
 
-// crossingTable shows who reaches whom; no line is longer than width.
-func crossingTable(list []crossing) string {
-	var b strings.Builder
-	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "FROM\tTO\tSEEN AS\tIPv4 RTT\tIPv6 RTT\tPATH")
-	for _, x := range list {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", x.from, x.to, x.seenAs, milliseconds(x.rtt4), milliseconds(x.rtt6),
-			strings.Join(x.path, " > "))
+// crossingTable shows who reaches whom, row by row as it is found out. Its columns are as wide as what is known to
+// come; the path, which is not, is the last one.
+type crossingTable struct{ name, addr int }
+
+func newCrossingTable(containers []demoContainer) crossingTable {
+	t := crossingTable{name: len("FROM"), addr: len("SEEN AS")}
+	for _, c := range containers {
+		t.name, t.addr = max(t.name, len(c.name)), max(t.addr, len(c.addr4.String()))
 	}
-	_ = t.Flush() // a strings.Builder takes everything
-	var lines []string
-	for line := range strings.Lines(b.String()) {
-		lines = append(lines, strings.TrimRight(line, " \n"))
-	}
-	return strings.Join(lines, "\n") + "\n"
+	return t
+}
+
+func (t crossingTable) line(from, to, seenAs, rtt4, rtt6, path string) string {
+	text := fmt.Sprintf("%-*s  %-*s  %-*s  %-8s  %-8s  %s", t.name, from, t.name, to, t.addr, seenAs, rtt4, rtt6, path)
+	return strings.TrimRight(text, " ")
+}
+
+func (t crossingTable) head() string {
+	return t.line("FROM", "TO", "SEEN AS", "IPv4 RTT", "IPv6 RTT", "PATH")
+}
+
+func (t crossingTable) row(x crossing) string {
+	return t.line(x.from, x.to, x.seenAs.String(), milliseconds(x.rtt4), milliseconds(x.rtt6), strings.Join(x.path, " > "))
 }
 
 func milliseconds(d time.Duration) string {
