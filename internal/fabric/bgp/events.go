@@ -182,8 +182,13 @@ func (f *Fabric) onBFD(peer netip.Addr) {
 	if s == nil || s.state != bgp.BGP_FSM_ESTABLISHED {
 		return
 	}
+	// A session that just came up is the better sign of life. FRR begins BFD anew then and ends the old BFD session with
+	// AdminDown, which is no failure (RFC 5882, 3.2), but GoBGP does not tell the two apart.
+	if f.now().Sub(s.since) < time.Duration(s.bfd.Multiplier)*s.bfd.Interval {
+		return
+	}
 	f.learned.block(s.known)
-	f.ended(s, fmt.Sprintf("BFD: no answer within %d times %v", s.bfd.Multiplier, s.bfd.Interval))
+	f.ended(s, fmt.Sprintf("BFD: no answer within %d times %v, or the peer's BFD went down", s.bfd.Multiplier, s.bfd.Interval))
 	f.reopen(s)
 }
 

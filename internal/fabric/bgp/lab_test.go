@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -223,4 +224,25 @@ func write(t testing.TB, dir, name, content string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+func takeUDP(t testing.TB, addr string) net.PacketConn {
+	t.Helper()
+	c, err := (&net.ListenConfig{}).ListenPacket(t.Context(), "udp4", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// carrier waits until a link of this namespace passes frames.
+func carrier(t testing.TB, link string) {
+	t.Helper()
+	eventually(t, "carrier of "+link, func() error {
+		if l := hereFacts(t).Links[link]; !l.Up || !l.Carrier {
+			return fmt.Errorf("%+v", l)
+		}
+		return nil
+	})
 }

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"reflect"
 	"runtime"
 	"sync"
 	"testing"
@@ -18,7 +19,6 @@ import (
 	"fairway/internal/config"
 	"fairway/internal/fabric"
 	"fairway/internal/fabric/bgp"
-	"fairway/internal/kernel"
 	"fairway/internal/rib"
 )
 
@@ -311,6 +311,34 @@ type nodeProcess struct {
 	fabric *bgp.Fabric
 	cancel context.CancelFunc
 	ended  chan error
+
+	mu  sync.Mutex
+	set settings
+}
+
+// follow tells the Fabric of changes of the links, as the agent does.
+func (n *nodeProcess) follow(ctx context.Context) {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	last := readFacts(ipHere)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		facts := readFacts(ipHere)
+		if reflect.DeepEqual(facts, last) {
+			continue
+		}
+		last = facts
+		n.mu.Lock()
+		set := n.set
+		n.mu.Unlock()
+		if err := n.fabric.Update(ctx, set.config(), facts); err != nil {
+			logger().Warn("update", slog.Any("err", err))
+		}
+	}
 }
 
 func ipHere(format string, args ...any) string {
@@ -334,14 +362,17 @@ func (n *nodeProcess) do(q request) (reply, error) {
 		}
 		n.fabric, n.ended = f, make(chan error, 1)
 		run, cancel := context.WithCancel(ctx)
-		n.cancel = cancel
+		n.cancel, n.set = cancel, *q.Set
 		go func() { n.ended <- f.Run(run) }()
+		go n.follow(run)
 		return reply{}, f.Announce(ctx, announcements(q.Prefixes))
 	case "announce":
 		return reply{}, n.fabric.Announce(ctx, announcements(q.Prefixes))
 	case "update":
-		var facts kernel.Facts = readFacts(ipHere)
-		return reply{}, n.fabric.Update(ctx, q.Set.config(), facts)
+		n.mu.Lock()
+		n.set = *q.Set
+		n.mu.Unlock()
+		return reply{}, n.fabric.Update(ctx, q.Set.config(), readFacts(ipHere))
 	case "status":
 		return reply{Peers: n.fabric.Status().Peers}, nil
 	case "rib":
