@@ -29,8 +29,7 @@ func Invalid(err error) error { return &Error{Status: http.StatusBadRequest, Err
 
 // statusOf is the HTTP status that an error asks for.
 func statusOf(err error) int {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Status
 	}
 	return http.StatusInternalServerError

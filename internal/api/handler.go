@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -75,11 +76,7 @@ func (s *Server) addReadOnly(mux *http.ServeMux) {
 
 func list[T any](f func(context.Context) ([]T, error)) answer {
 	return func(r *http.Request) (any, error) {
-		all, err := f(r.Context())
-		if all == nil {
-			all = []T{} // a list is never null
-		}
-		return all, err
+		return f(r.Context())
 	}
 }
 
@@ -95,7 +92,7 @@ func (s *Server) check(r *http.Request) (any, error) {
 	if fix && r.Method != http.MethodPost {
 		return nil, Invalid(errors.New("fix=1 changes things: want POST"))
 	}
-	return list(func(ctx context.Context) ([]Leak, error) { return s.cfg.Backend.IPAMCheck(ctx, fix) })(r)
+	return s.cfg.Backend.IPAMCheck(r.Context(), fix)
 }
 
 func (s *Server) release(r *http.Request) (any, error) {
@@ -124,11 +121,11 @@ func (s *Server) endpoint(f answer, methods ...string) http.Handler {
 		v, err := f(r)
 		if err != nil {
 			status := statusOf(err)
-			s.cfg.Log.Debug("api request refused", "op", r.Method+" "+r.URL.Path, "status", status, "err", err)
+			s.cfg.Log.Debug("api request refused", slog.String("op", r.Method+" "+r.URL.Path), slog.Int("status", status), slog.Any("err", err))
 			writeError(w, status, err)
 			return
 		}
-		writeJSON(w, http.StatusOK, v)
+		writeJSON(w, http.StatusOK, noNulls(v))
 	})
 }
 

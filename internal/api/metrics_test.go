@@ -31,7 +31,8 @@ func TestMetrics(t *testing.T) {
 		Kernel:     api.Kernel{Pending: []string{"route 10.9.2.0/26: no such device"}},
 		Neighbours: []api.NeighbourTable{{Family: "ipv4", Entries: 12, Limit: 1024}},
 		Conditions: []api.Condition{
-			{Code: "peer-down", Severity: api.SeverityError}, {Code: "peer-down", Severity: api.SeverityError},
+			{Code: "peer-down", Severity: api.SeverityError},
+			{Code: "peer-down", Severity: api.SeverityError},
 			{Code: "pool-nearly-full", Severity: api.SeverityWarning},
 		},
 	}}

@@ -139,7 +139,7 @@ func (s *Server) serve(ctx context.Context, group *errgroup.Group, l net.Listene
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
 		defer cancel()
 		if err := srv.Shutdown(end); err != nil {
-			s.cfg.Log.Debug("api requests cut off", "err", err)
+			s.cfg.Log.Debug("api requests cut off", slog.Any("err", err))
 			return srv.Close()
 		}
 		return nil
@@ -167,6 +167,6 @@ func (s *Server) close() {
 
 func (s *Server) note(what string, err error) {
 	if err != nil && !errors.Is(err, net.ErrClosed) {
-		s.cfg.Log.Warn("api server did not end cleanly", "op", what, "err", err)
+		s.cfg.Log.Warn("api server did not end cleanly", slog.String("op", what), slog.Any("err", err))
 	}
 }

@@ -133,6 +133,7 @@ func TestAnswers(t *testing.T) {
 		answer                   string
 	}{
 		{"a list is never null", "GET", "/v1/routes", "", nil, 200, "[]"},
+		{"no list in it is null", "GET", "/v1/ipam", "", nil, 200, `{"pools":[],"holdings":[]}`},
 		{"no leaks", "GET", "/v1/ipam/check", "", nil, 200, "[]"},
 		{"release", "POST", "/v1/ipam/release", `{"address":"10.9.1.2"}`, nil, 200, `{"ok":true}`},
 		{"healthy", "GET", "/healthz", "", nil, 200, `{"ok":true}`},
