@@ -218,7 +218,9 @@ func (a *Allocator) ReleaseAddress(pool string, addr netip.Addr) (Delta, error) 
 	}
 	switch l.Kind {
 	case KindGateway, KindAux:
-		if p.Network != "" || p.Requests > 1 {
+		// Without its gateway the pool has the default one, which somebody may have got.
+		other := p.leases[firstUsable(p.CIDR)]
+		if p.Network != "" || p.Requests > 1 || (l.Kind == KindGateway && other != nil && other != l) {
 			return Delta{}, nil
 		}
 		a.drop(Record{Holding: &Holding{Pool: p.ID, Addr: addr}})

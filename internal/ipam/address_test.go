@@ -148,6 +148,47 @@ func TestBlocks(t *testing.T) {
 	refused(t, err, ipam.ErrPoolFull, "peers", "--ip-range", "pools[].block")
 }
 
+// A node that is alone again claims blocks around the addresses that it announces one by one.
+func TestBlockAroundOutside(t *testing.T) {
+	c := newClock()
+	a := newAllocator(c, lonely())
+	p := network(t, a, "n1", "10.9.0.0/16", "")
+	a.SetOptions(ipam.Options{Now: c.Now, HoldDown: holdDown})
+	h, err := ask(a, p.ID, "10.9.0.2", nil)
+	if err != nil || !h.Outside || len(a.Blocks()) != 0 {
+		t.Fatalf("got %+v, %v, want it outside all blocks", h, err)
+	}
+	_, err = a.BindEndpoint(h.Addr, "n1", "e1", "")
+	must(t, err)
+	a.SetOptions(ipam.Options{Now: c.Now, HoldDown: holdDown, Plan: lonely()})
+	if got := next(t, a, p.ID); got != ip("10.9.0.3") {
+		t.Errorf("got %v, want 10.9.0.3", got)
+	}
+	if u := a.Usage()[0]; u.Outside != 0 || u.Total.Held != 2 {
+		t.Errorf("usage %+v, want both in the block", u)
+	}
+	release(t, a, p.ID, h.Addr)
+	for _, h := range a.Holdings() {
+		if h.State == ipam.StateResting && (h.Addr != ip("10.9.0.2") || h.Outside) {
+			t.Errorf("got %+v, want it to rest in the block", h)
+		}
+	}
+}
+
+// A block in which nobody can have an address is not claimed.
+func TestBlocksOfNobody(t *testing.T) {
+	for _, tt := range []struct{ pool, block string }{{"10.9.0.0/30", "10.9.0.2/32"}, {"fd09::/126", "fd09::2/128"}} {
+		a := newAllocator(newClock(), lonely())
+		p := network(t, a, "n1", tt.pool, "")
+		next(t, a, p.ID)
+		if got := a.Blocks(); len(got) != 1 || got[0].CIDR != pfx(tt.block) {
+			t.Errorf("%s: blocks %v, want %s", tt.pool, got, tt.block)
+		}
+		_, _, err := a.RequestAddress(ipam.AddressRequest{Pool: p.ID}, nil)
+		refused(t, err, ipam.ErrPoolFull)
+	}
+}
+
 // A block that auxiliary addresses fill is passed over; nothing of it stays when the pool is full.
 func TestBlocksFullOfAux(t *testing.T) {
 	a := newAllocator(newClock(), ipam.Plan{Alone: true, Pools: []ipam.PoolPlan{{CIDR: pfx("10.9.0.0/28"), BlockSize: 31}}})

@@ -190,4 +190,19 @@ func TestThen(t *testing.T) {
 	if diff := cmp.Diff(before, dump(t, a)); diff != "" {
 		t.Error(diff)
 	}
+
+	_, first, err = a.RequestAddress(ipam.AddressRequest{Pool: p.ID, Addr: ip("10.9.0.200")}, nil)
+	must(t, err)
+	before = dump(t, a)
+	second, err = a.ReleaseAddress(p.ID, ip("10.9.0.200"))
+	must(t, err)
+	_, third, err = a.RequestAddress(ipam.AddressRequest{Pool: p.ID, Addr: ip("10.9.0.200")}, nil)
+	must(t, err)
+	if back := second.Then(third); len(first.Put) != 1 || len(back.Put) != 1 || len(back.Delete) != 0 {
+		t.Errorf("released and held again: %+v, want one record to put", back)
+	}
+	a.Undo(second.Then(third))
+	if diff := cmp.Diff(before, dump(t, a)); diff != "" {
+		t.Error(diff)
+	}
 }

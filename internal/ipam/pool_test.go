@@ -291,6 +291,25 @@ func TestRequestPoolTwice(t *testing.T) {
 	}
 }
 
+// The second may fail before the first has its network.
+func TestRequestPoolTwiceUnbound(t *testing.T) {
+	a := newAllocator(newClock(), lonely())
+	req := ipam.PoolRequest{Space: space, Pool: pfx("10.9.0.0/24")}
+	p, _, err := a.RequestPool(req)
+	must(t, err)
+	_, _, err = a.RequestAddress(ipam.AddressRequest{Pool: p.ID, Gateway: true}, nil)
+	must(t, err)
+	before := dump(t, a)
+	_, _, err = a.RequestPool(req)
+	must(t, err)
+	release(t, a, p.ID, ip("10.9.0.1"))
+	_, err = a.ReleasePool(p.ID)
+	must(t, err)
+	if diff := cmp.Diff(before, dump(t, a)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // What a failed creation left must not stop the next one.
 func TestRequestPoolAbandoned(t *testing.T) {
 	c := newClock()
@@ -303,8 +322,27 @@ func TestRequestPoolAbandoned(t *testing.T) {
 	c.advance(time.Hour)
 	p, d, err := a.RequestPool(req)
 	must(t, err)
-	if p.Requests != 1 || p.Created != c.now || len(d.Delete) != 1 || len(a.Records()) != 1 {
+	if p.Requests != 1 || p.Created != c.now || len(d.Put) != 1 || len(d.Delete) != 1 || len(a.Records()) != 1 {
 		t.Errorf("got %+v, delta %+v, want a new pool without the old auxiliary address", p, d)
+	}
+}
+
+// A network of another driver that has our addresses is never bound; it is alive all the same.
+func TestRequestPoolNotAbandoned(t *testing.T) {
+	c := newClock()
+	a := newAllocator(c, lonely())
+	req := ipam.PoolRequest{Space: space, Pool: pfx("10.9.0.0/24")}
+	p, _, err := a.RequestPool(req)
+	must(t, err)
+	addr := next(t, a, p.ID)
+	c.advance(time.Hour)
+	p, _, err = a.RequestPool(req)
+	must(t, err)
+	if held := a.Holdings(); p.Requests != 2 || len(held) != 1 || held[0].Addr != addr {
+		t.Errorf("got %+v with %v, want the pool with its address", p, held)
+	}
+	if d := a.DropPool(p.ID); len(d.Delete) != 3 || len(a.Records()) != 0 {
+		t.Errorf("dropped %+v, left %v", d, a.Records())
 	}
 }
 
