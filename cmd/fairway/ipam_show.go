@@ -79,11 +79,11 @@ func (a *app) writeBook(w io.Writer, book api.IPAM, wide bool) error {
 			return err
 		}
 	}
-	if len(book.Holdings) == 0 {
-		return say(w, "\nNo addresses held.")
-	}
 	if _, err := fmt.Fprintln(w); err != nil {
 		return err
+	}
+	if len(book.Holdings) == 0 {
+		return say(w, "No addresses held.")
 	}
 	return a.holdingTable(book.Holdings, wide).write(w, p)
 }

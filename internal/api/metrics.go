@@ -106,7 +106,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	out.gauge("fairway_containers", "Containers on our networks on this node.", float64(st.Containers))
 	out.gauge("fairway_networks", "Docker networks of our driver on this node.", float64(st.Networks))
-	out.gauge("fairway_engine_reachable", "1 when the Docker engine answers.", flag(st.Engine.Reachable))
+	if st.Engine.Enabled { // a plain router has none to miss
+		out.gauge("fairway_engine_reachable", "1 when the Docker engine answers.", flag(st.Engine.Reachable))
+	}
 	out.gauge("fairway_kernel_pending_errors", "Objects that could not be put into the kernel yet.", float64(len(st.Kernel.Pending)))
 	for kind, n := range st.Routes {
 		out.gauge("fairway_routes", "Routes of ours in the kernel, by where they come from.", float64(n), "source", kind)
