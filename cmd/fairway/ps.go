@@ -96,8 +96,16 @@ func routeOf(c api.Container, addr netip.Addr) string {
 
 func (a *app) psWide(all []api.Container) *table {
 	t := table{wide: true, columns: []column{
-		{title: "CONTAINER"}, {title: "ID"}, {title: "NODE"}, {title: "NETWORK"}, {title: "ADDRESS"}, {title: "MAC"}, {title: "LINK"}, {title: "STATE"},
-		{title: "AGE", right: true}, {title: "ANNOUNCED"},
+		{title: "CONTAINER"},
+		{title: "ID"},
+		{title: "NODE"},
+		{title: "NETWORK"},
+		{title: "ADDRESS"},
+		{title: "MAC"},
+		{title: "LINK"},
+		{title: "STATE"},
+		{title: "AGE", right: true},
+		{title: "ANNOUNCED"},
 	}}
 	for _, c := range all {
 		var addrs, announced []string

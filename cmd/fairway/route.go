@@ -91,7 +91,12 @@ func overlapping(all []api.Route, only netip.Prefix) []api.Route {
 
 func routeTable(all []api.Route, now time.Time, wide bool) *table {
 	t := table{wide: wide, columns: []column{
-		{title: ""}, {title: "PREFIX"}, {title: "VIA", least: 15}, {title: "LINK", least: 14}, {title: "NODE", least: 4}, {title: "KIND", optional: true},
+		{title: ""},
+		{title: "PREFIX"},
+		{title: "VIA", least: 15},
+		{title: "LINK", least: 14},
+		{title: "NODE", least: 4},
+		{title: "KIND", optional: true},
 		{title: "AGE", right: true, optional: true},
 	}}
 	if wide {
