@@ -258,10 +258,10 @@ func (l *Lab) nodePath(list []netip.Addr, from, to demoContainer) []string {
 	for i, addr := range list {
 		name, known := names[addr]
 		switch {
-		case addr == to.addr4 || addr == to.addr6:
-			continue
 		case !addr.IsValid():
 			name = "?"
+		case addr == to.addr4 || addr == to.addr6:
+			continue
 		case i == 0 && addr == from.gateway:
 			name = from.host.Name
 		case !known:

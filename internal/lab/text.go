@@ -115,7 +115,7 @@ func (s Status) Write(w io.Writer) error {
 			containers = fmt.Sprint(h.Containers)
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", h.Name, h.Address(), strings.Join(links, ","),
-			orDash(h.Engine), shorten(h.Rootfs, 14), h.Agent, containers)
+			orDash(h.Engine), orDash(shorten(h.Rootfs, 14)), h.Agent, containers)
 	}
 	if err := t.Flush(); err != nil {
 		return fmt.Errorf("write status: %w", err)
