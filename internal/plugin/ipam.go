@@ -41,8 +41,7 @@ func poolRequest(body []byte) (job, error) {
 			if err != nil {
 				return nil, err
 			}
-			// Nobody hears the answer. One that was named may have been given before, so it stays.
-			if err := ctx.Err(); err != nil && !req.Pool.IsValid() {
+			if err := ctx.Err(); err != nil { // nobody hears the answer
 				return nil, w.takeBack(ctx, err, func(ctx context.Context) error { return w.ReleasePool(ctx, id) })
 			}
 			return poolAnswer{PoolID: id, Pool: cidr.String(), Data: map[string]string{}}, nil
@@ -100,6 +99,7 @@ func addressRequest(body []byte) (job, error) {
 			if err != nil {
 				return nil, err
 			}
+			// Nobody hears the answer. An address that was named may have been given before, so it stays held.
 			if err := ctx.Err(); err != nil && !req.Addr.IsValid() {
 				return nil, w.takeBack(ctx, err, func(ctx context.Context) error { return w.ReleaseAddress(ctx, req.Pool, p.Addr()) })
 			}
