@@ -159,8 +159,12 @@ func (s statusScreen) pools(b *bytes.Buffer) error {
 		slices.SortStableFunc(pools, func(x, y api.PoolUsage) int { return cmp.Compare(y.Usage, x.Usage) })
 	}
 	t := table{columns: []column{
-		{title: "POOL"}, {title: "BLOCKS", right: true}, {title: "HELD", right: true}, {title: "RESTING", right: true},
-		{title: "FREE", right: true}, {title: "USED", right: true},
+		{title: "POOL"},
+		{title: "BLOCKS", right: true},
+		{title: "HELD", right: true},
+		{title: "RESTING", right: true},
+		{title: "FREE", right: true},
+		{title: "USED", right: true},
 	}, indent: 2}
 	for _, p := range pools[:min(len(pools), statusPools)] {
 		t.add(append([]string{p.CIDR.String(), fmt.Sprint(p.Blocks)}, usage(p)...)...)
