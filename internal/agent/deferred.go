@@ -62,7 +62,10 @@ func (d *deferred) Update(ctx context.Context, cfg *config.Config, facts kernel.
 			return fmt.Errorf("start bgp: %w", err)
 		}
 		if p, ok := f.(poolFilter); ok {
-			p.SetPools(d.pools)
+			if err := p.SetPools(d.pools); err != nil {
+				d.mu.Unlock()
+				return fmt.Errorf("start bgp: %w", err)
+			}
 		}
 		d.real = f
 		close(d.begin)
@@ -77,14 +80,15 @@ func (d *deferred) Update(ctx context.Context, cfg *config.Config, facts kernel.
 }
 
 // SetPools implements poolFilter.
-func (d *deferred) SetPools(pools []netip.Prefix) {
+func (d *deferred) SetPools(pools []netip.Prefix) error {
 	d.mu.Lock()
 	d.pools = pools
 	f := d.real
 	d.mu.Unlock()
 	if p, ok := f.(poolFilter); ok {
-		p.SetPools(pools)
+		return p.SetPools(pools)
 	}
+	return nil
 }
 
 // Status implements fabric.Fabric.

@@ -9,6 +9,7 @@ import (
 
 	"fairway/internal/cnm"
 	"fairway/internal/config"
+	"fairway/internal/fabric/bgp"
 	"fairway/internal/kernel/rtnl"
 	"fairway/internal/plan"
 	"fairway/internal/reconcile"
@@ -62,6 +63,12 @@ func (a *Agent) planNode(cfg *config.Config, u underlay) plan.Node {
 	return n
 }
 
+// The fabric that filters must be one: a type that does not match would be passed over without a word.
+var (
+	_ poolFilter = (*bgp.Fabric)(nil)
+	_ poolFilter = (*deferred)(nil)
+)
+
 // tellPools lets the fabric take routes inside the subnets of networks as well as inside the config's pools.
 func (a *Agent) tellPools(cfg *config.Config, networks []cnm.Network) {
 	var pools []netip.Prefix
@@ -80,14 +87,21 @@ func (a *Agent) tellPools(cfg *config.Config, networks []cnm.Network) {
 	a.pools = pools
 	fab := a.fab
 	a.mu.Unlock()
-	if p, ok := fab.(poolFilter); ok && !same {
-		p.SetPools(pools)
+	p, ok := fab.(poolFilter)
+	if !ok || same {
+		return
+	}
+	if err := p.SetPools(pools); err != nil {
+		a.log.Error("the fabric did not take in the networks' subnets", slog.Any("err", err))
+		a.mu.Lock()
+		a.pools = nil // the next pass tries again
+		a.mu.Unlock()
 	}
 }
 
 // poolFilter is a fabric that takes only routes inside known pools.
 type poolFilter interface {
-	SetPools([]netip.Prefix)
+	SetPools([]netip.Prefix) error
 }
 
 // passed counts a pass.
