@@ -224,7 +224,40 @@ func thousand(b *testing.B, ns *nettest.Namespace) {
 		}
 	}
 	h := openAt(b, ns)
-	if _, err := apply(b.Context(), h, mustState(b, state.String())); err != nil {
+	want := mustState(b, state.String())
+	if _, err := apply(b.Context(), h, want); err != nil {
 		b.Fatal(err)
 	}
+	var batch strings.Builder
+	box := nettest.New(b)
+	for _, l := range want.Links {
+		fmt.Fprintf(&batch, "link set %s netns %s\n", l.Peer.Name, box.Path())
+	}
+	ns.Batch(batch.String())
+}
+
+// BenchmarkLinks makes and deletes 50 links at once.
+func BenchmarkLinks(b *testing.B) {
+	const count = 50
+	h, _ := open(b)
+	var state strings.Builder
+	for i := range count {
+		fmt.Fprintf(&state, "link fw%d type veth mtu 1400 address 02:00:00:00:%02x:01 alias fairway:n/%d peer p%d 02:00:00:00:%02x:02\n", i, i, i, i, i)
+	}
+	s := mustState(b, state.String())
+	var set, del time.Duration
+	for b.Loop() {
+		begin := time.Now()
+		if _, err := apply(b.Context(), h, s); err != nil {
+			b.Fatal(err)
+		}
+		set += time.Since(begin)
+		begin = time.Now()
+		if _, err := apply(b.Context(), h, kernel.NewState()); err != nil {
+			b.Fatal(err)
+		}
+		del += time.Since(begin)
+	}
+	b.ReportMetric(set.Seconds()*1000/float64(b.N*count), "set-ms/link")
+	b.ReportMetric(del.Seconds()*1000/float64(b.N*count), "delete-ms/link")
 }

@@ -175,26 +175,31 @@ func get[T any](c *conn, build func(w *builder), parse func(payload []byte) (T, 
 	}
 }
 
-// dump lists objects; parse picks and reads them. A dump that was interrupted by a change (NLM_F_DUMP_INTR, EINTR) is
-// begun again, as it may lack objects that were there all the time.
+// dump lists objects; parse picks and reads them.
 func dump[T any](ctx context.Context, c *conn, build func(w *builder), parse func(payload []byte) (T, bool)) ([]T, error) {
 	var out []T
+	err := c.dump(ctx, build, func() { out = out[:0] }, func(p []byte) bool {
+		if v, ok := parse(p); ok {
+			out = append(out, v)
+		}
+		return true
+	})
+	return out, err
+}
+
+// dump lists objects until each returns false. A dump that was interrupted by a change (NLM_F_DUMP_INTR, EINTR) may lack
+// objects that were there all the time, and is begun again; restart is called before every try.
+func (c *conn) dump(ctx context.Context, build func(w *builder), restart func(), each func(payload []byte) bool) error {
 	for range dumpTries {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return err
 		}
-		out = out[:0]
-		err := c.dumpOnce(build, func(p []byte) bool {
-			if v, ok := parse(p); ok {
-				out = append(out, v)
-			}
-			return true
-		})
-		if !errors.Is(err, errInterrupted) {
-			return out, err
+		restart()
+		if err := c.dumpOnce(build, each); !errors.Is(err, errInterrupted) {
+			return err
 		}
 	}
-	return nil, fmt.Errorf("%w, %d times in a row", errInterrupted, dumpTries)
+	return fmt.Errorf("%w, %d times in a row", errInterrupted, dumpTries)
 }
 
 // dumpOnce lists objects until each returns false.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -17,10 +18,14 @@ import (
 func (h *Handle) Facts(ctx context.Context) (kernel.Facts, error) {
 	var out kernel.Facts
 	err := h.with(ctx, func(c *conn) error {
+		half := h.fresh.all() // may be without alias in the list, and have it by the time we look
 		links, err := dumpLinks(ctx, c)
 		if err != nil {
 			return fmt.Errorf("list links: %w", err)
 		}
+		links = slices.DeleteFunc(links, func(l linkMsg) bool {
+			return !l.ours() && (half[l.name] || h.fresh.has(l.name))
+		})
 		addrs, err := dumpAddrs(ctx, c)
 		if err != nil {
 			return fmt.Errorf("list addresses: %w", err)
@@ -103,16 +108,19 @@ func defaultRoute6(ctx context.Context, c *conn, names map[int]string) (kernel.N
 	switch {
 	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EAFNOSUPPORT), errors.Is(err, unix.EOPNOTSUPP):
 		return kernel.NextHop{}, nil
-	case err == nil && r.key.Dst.Bits() == 0 && r.table == unix.RT_TABLE_MAIN && r.typ == unix.RTN_UNICAST && !r.ours():
+	case err == nil && r.isDefault() && r.table == unix.RT_TABLE_MAIN && !r.ours():
 		best.consider(r)
 		return best.nextHop(names), nil
 	}
-	all, err := dumpRoutes(ctx, c, unix.AF_INET6, 0)
+	all, err := dumpRoutes(ctx, c, unix.AF_INET6, 0, (*routeMsg).isDefault)
 	for _, r := range all {
 		best.consider(r)
 	}
 	return best.nextHop(names), err
 }
+
+// isDefault says that the route takes what no other takes.
+func (r *routeMsg) isDefault() bool { return r.key.Dst.Bits() == 0 && r.typ == unix.RTN_UNICAST }
 
 // defaultRoute is the best default route seen so far.
 type defaultRoute struct {
@@ -121,7 +129,7 @@ type defaultRoute struct {
 }
 
 func (d *defaultRoute) consider(r routeMsg) {
-	if r.key.Dst.Bits() != 0 || r.ours() || r.typ != unix.RTN_UNICAST || r.tos != 0 || len(r.hops) == 0 {
+	if !r.isDefault() || r.ours() || r.tos != 0 || len(r.hops) == 0 {
 		return
 	}
 	if !d.found || r.metric < d.route.metric {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,8 @@ import (
 func (h *Handle) Links() reconcile.Table[string, kernel.Link] { return links{h} }
 
 type links struct{ h *Handle }
+
+var _ reconcile.Batcher[string, kernel.Link] = links{}
 
 // List implements reconcile.Table.
 func (t links) List(ctx context.Context) (map[string]kernel.Link, error) {
@@ -163,6 +166,86 @@ func (t links) Delete(ctx context.Context, name string) error {
 	})
 }
 
+// SetAll implements reconcile.Batcher.
+func (t links) SetAll(ctx context.Context, set map[string]kernel.Link) map[string]error {
+	failed := make(map[string]error)
+	for name, want := range set {
+		if err := t.Set(ctx, name, want); err != nil {
+			failed[name] = err
+		}
+	}
+	return failed
+}
+
+// DeleteAll implements reconcile.Batcher. To unregister a device, the kernel waits for tens of milliseconds until nobody
+// can be using it (netdev_run_todo). It does so once for all that are deleted as a group, so they are put into one.
+func (t links) DeleteAll(ctx context.Context, del []string) map[string]error {
+	failed := make(map[string]error)
+	if len(del) == 1 {
+		if err := t.Delete(ctx, del[0]); err != nil {
+			failed[del[0]] = err
+		}
+		return failed
+	}
+	err := t.h.with(ctx, func(c *conn) error {
+		all, err := dumpLinks(ctx, c)
+		if err != nil {
+			return fmt.Errorf("list links: %w", err)
+		}
+		byName := make(map[string]linkMsg, len(all))
+		for _, l := range all {
+			byName[l.name] = l
+		}
+		var gone []linkMsg
+		for _, name := range del {
+			l, found := byName[name]
+			switch {
+			case !found:
+			case !l.ours():
+				failed[name] = stranger(l)
+			default:
+				gone = append(gone, l)
+			}
+		}
+		t.deleteGroup(ctx, c, gone, failed)
+		return nil
+	})
+	if err != nil {
+		for _, name := range del {
+			failed[name] = fmt.Errorf("delete link %q: %w", name, err)
+		}
+	}
+	return failed
+}
+
+func (t links) deleteGroup(ctx context.Context, c *conn, gone []linkMsg, failed map[string]error) {
+	if len(gone) == 0 {
+		return
+	}
+	group := 1<<31 | rand.Uint32() // nobody else's: groups are small numbers, and that of almost all links is 0
+	fail := func(i int, err error) {
+		if !errors.Is(err, unix.ENODEV) {
+			failed[gone[i].name] = fmt.Errorf("delete link %q: %w", gone[i].name, err)
+		}
+	}
+	c.pipeline(ctx, len(gone), func(w *builder, i int) {
+		w.begin(unix.RTM_SETLINK, 0, ifinfo(unix.AF_UNSPEC, gone[i].index, 0, 0)...)
+		w.u32(unix.IFLA_GROUP, group)
+	}, fail)
+	err := c.do(func(w *builder) {
+		w.begin(unix.RTM_DELLINK, 0, ifinfo(unix.AF_UNSPEC, 0, 0, 0)...)
+		w.u32(unix.IFLA_GROUP, group)
+	})
+	for i, l := range gone {
+		if err != nil {
+			fail(i, err)
+		}
+		if failed[l.name] == nil {
+			t.h.did(ctx, "ip link del %s", l.name)
+		}
+	}
+}
+
 func stranger(l linkMsg) error {
 	return fmt.Errorf("link %q is not ours: it is a %s with alias %q, ours begin with %q; remove or rename it", l.name, l.kind, l.alias, kernel.AliasPrefix)
 }
@@ -196,7 +279,7 @@ func ourNames(ctx context.Context, c *conn) (map[int]string, error) {
 
 // freshNames are links that this handle made and that the kernel speaks of as of anybody's: a link of ours before it has
 // its alias, and its peer while it is in the handle's namespace. Watch does not take them for strangers', and forgets
-// them when that is over. The zero value is empty.
+// them when that is over. Facts leaves them out too. The zero value is empty.
 type freshNames struct {
 	mu    sync.Mutex
 	names map[string]struct{}
@@ -226,4 +309,14 @@ func (f *freshNames) has(name string) bool {
 	defer f.mu.Unlock()
 	_, ok := f.names[name]
 	return ok
+}
+
+func (f *freshNames) all() map[string]bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make(map[string]bool, len(f.names))
+	for name := range f.names {
+		out[name] = true
+	}
+	return out
 }

@@ -119,11 +119,11 @@ func addGateways(ctx context.Context, c *conn, l linkMsg, gateways []netip.Addr)
 		if err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("add route to gateway %s: %w", gw, err)
 		}
-		all, err := dumpRoutes(ctx, c, family(gw), 0)
+		defaults, err := dumpRoutes(ctx, c, family(gw), 0, (*routeMsg).isDefault)
 		if err != nil {
 			return fmt.Errorf("list routes: %w", err)
 		}
-		if slices.ContainsFunc(all, func(r routeMsg) bool { return r.key.Dst.Bits() == 0 && r.typ == unix.RTN_UNICAST }) {
+		if len(defaults) > 0 {
 			continue
 		}
 		err = c.do(func(w *builder) {

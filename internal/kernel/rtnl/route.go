@@ -48,7 +48,7 @@ func (t *routes) List(ctx context.Context) (map[kernel.RouteKey]kernel.Route, er
 
 // listRoutes lists our routes; twice says that some stand side by side.
 func listRoutes(ctx context.Context, c *conn) (out map[kernel.RouteKey]kernel.Route, twice bool, err error) {
-	msgs, err := dumpBoth(ctx, c, kernel.RouteProtocol)
+	listed, err := readRoutes(ctx, c)
 	if err != nil {
 		return nil, false, err
 	}
@@ -57,30 +57,78 @@ func listRoutes(ctx context.Context, c *conn) (out map[kernel.RouteKey]kernel.Ro
 	if err != nil {
 		return nil, false, err
 	}
-	out = make(map[kernel.RouteKey]kernel.Route, len(msgs))
-	for _, m := range msgs {
-		r, ok := m.route(func(index int) (string, bool) { name, ok := names[index]; return name, ok })
-		if !ok || !m.ours() {
-			continue
-		}
-		if was, ok := out[m.key]; ok {
-			twice = true
-			// The kernel lets routes of one prefix and metric stand side by side. As one value they differ from what
-			// anybody wants, and get replaced.
-			r.NextHops = kernel.SortNextHops(append(slices.Clone(was.NextHops), r.NextHops...))
-		}
-		out[m.key] = r
+	for _, w := range listed.ways {
+		w.resolve(func(index int) (string, bool) { name, ok := names[index]; return name, ok })
 	}
-	return out, twice, nil
+	out = make(map[kernel.RouteKey]kernel.Route, len(listed.routes))
+	count := 0
+	for _, l := range listed.routes {
+		if l.way.known {
+			out[l.key] = l.way.route
+			count++
+		}
+	}
+	if len(out) == count {
+		return out, false, nil
+	}
+	// The kernel lets routes of one prefix and metric stand side by side. As one value they differ from what anybody wants,
+	// and get replaced.
+	clear(out)
+	for _, l := range listed.routes {
+		if l.way.known {
+			r := l.way.route
+			r.NextHops = kernel.SortNextHops(slices.Concat(out[l.key].NextHops, r.NextHops))
+			out[l.key] = r
+		}
+	}
+	return out, true, nil
 }
 
-func dumpBoth(ctx context.Context, c *conn, protocol byte) ([]routeMsg, error) {
-	v4, err := dumpRoutes(ctx, c, unix.AF_INET, protocol)
-	if err != nil {
-		return nil, err
+// routeList is our routes as the kernel lists them. Many go the same way, which is there once.
+type routeList struct {
+	routes []listedRoute
+	ways   map[string]*listedWay // by routeMsg.id
+}
+
+type listedRoute struct {
+	key kernel.RouteKey
+	way *listedWay
+}
+
+// listedWay is where routes go, and what that is as a value once it is resolved.
+type listedWay struct {
+	msg   *routeMsg // without key
+	route kernel.Route
+	known bool // all links have names
+}
+
+func (w *listedWay) resolve(name func(index int) (string, bool)) {
+	w.route, w.known = w.msg.route(name)
+}
+
+// readRoutes lists our routes of both families.
+func readRoutes(ctx context.Context, c *conn) (routeList, error) {
+	out := routeList{ways: make(map[string]*listedWay)}
+	var id []byte
+	for _, fam := range []byte{unix.AF_INET, unix.AF_INET6} {
+		begin := len(out.routes)
+		err := eachRoute(ctx, c, fam, kernel.RouteProtocol, func() { out.routes = out.routes[:begin] }, func(r *routeMsg) {
+			if !r.ours() {
+				return
+			}
+			id = r.appendID(id[:0])
+			way := out.ways[string(id)]
+			if way == nil {
+				way = &listedWay{msg: r.clone()}
+				out.ways[string(id)] = way
+			}
+			out.routes = append(out.routes, listedRoute{r.key, way})
+		})
+		if err != nil {
+			return routeList{}, err
+		}
 	}
-	v6, err := dumpRoutes(ctx, c, unix.AF_INET6, protocol)
-	return append(v4, v6...), err
+	return out, nil
 }
 
 // allNames are the names of all links by index.

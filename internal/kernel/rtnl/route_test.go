@@ -60,7 +60,10 @@ func batcher(t testing.TB, h *rtnl.Handle) reconcile.Batcher[kernel.RouteKey, ke
 	return b
 }
 
-// A route is replaced without a moment in which there is none.
+// A route is replaced without a moment in which there is none. Linux itself is not quite there, with any tool: a lookup
+// that has just found the old route, while its last reference goes (IPv4: fib_dead in fib_table_lookup; IPv6:
+// fib6_info_hold_safe in ip6_create_rt_rcu), passes over it. That hits one lookup in thousands; delete and add hits one in
+// five.
 func TestRouteReplaceIsHitless(t *testing.T) {
 	h, ns := open(t)
 	uplinks(ns)
@@ -97,7 +100,7 @@ func TestRouteReplaceIsHitless(t *testing.T) {
 		}
 		stop()
 		<-done
-		if missed.Load() > 0 || asked.Load() < 100 {
+		if missed.Load() > asked.Load()/100 || asked.Load() < 1000 {
 			t.Errorf("%s: %d of %d questions found no route", dst, missed.Load(), asked.Load())
 		}
 	}

@@ -189,30 +189,35 @@ func matchRoute(c *conn, a netip.Addr) (routeMsg, error) {
 // compare lists the main table and sorts the tasks by what is there: nothing, one of ours (replace), or a stranger's
 // (an error, and the task is left out). Second routes of ours in the same place are deleted.
 func (b *routeBatch) compare(ctx context.Context, tasks []routeTask) (out []routeTask, err error) {
-	all, err := dumpBoth(ctx, b.c, 0)
-	if err != nil {
-		return nil, err
-	}
 	at := make(map[kernel.RouteKey]int, len(tasks))
 	for i, task := range tasks {
 		at[task.key] = i
 	}
+	var all []takenRoute
+	for _, fam := range []byte{unix.AF_INET, unix.AF_INET6} {
+		begin := len(all)
+		err := eachRoute(ctx, b.c, fam, 0, func() { all = all[:begin] }, func(r *routeMsg) {
+			if i, ok := at[r.key]; ok && r.ourSlot() {
+				all = append(all, takenRoute{i, r.protocol})
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
 	var second []kernel.RouteKey
-	for _, m := range all {
-		i, ok := at[m.key]
-		if !ok || !m.ourSlot() {
-			continue
-		}
-		if !m.ours() {
-			b.failed[m.key] = fmt.Errorf("a route of protocol %d has the same prefix and metric %d; "+
+	for _, taken := range all {
+		task := &tasks[taken.task]
+		switch {
+		case taken.protocol != kernel.RouteProtocol:
+			b.failed[task.key] = fmt.Errorf("a route of protocol %d has the same prefix and metric %d; "+
 				"give it another metric, or remove it with \"ip route del %s proto %d metric %d\"",
-				m.protocol, m.metric, m.key.Dst, m.protocol, m.metric)
-			continue
+				taken.protocol, kernel.RouteMetric, task.key.Dst, taken.protocol, kernel.RouteMetric)
+		case task.replace:
+			second = append(second, task.key)
+		default:
+			task.replace = true
 		}
-		if tasks[i].replace {
-			second = append(second, m.key)
-		}
-		tasks[i].replace = true
 	}
 	b.c.pipeline(ctx, len(second), func(w *builder, i int) { dropRoute(w, second[i]) }, func(i int, err error) {
 		b.failed[second[i]] = fmt.Errorf("delete a second route: %w", err)
@@ -223,4 +228,10 @@ func (b *routeBatch) compare(ctx context.Context, tasks []routeTask) (out []rout
 		}
 	}
 	return out, nil
+}
+
+// takenRoute is a route that stands in the place of a task.
+type takenRoute struct {
+	task     int
+	protocol byte
 }

@@ -3,6 +3,7 @@ package rtnl
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 
 	"fairway/internal/kernel"
 )
@@ -31,9 +32,9 @@ func newRouteMemory() routeMemory {
 }
 
 // id tells ways apart.
-func (r routeMsg) id() string { return string(r.appendID(nil)) }
+func (r *routeMsg) id() string { return string(r.appendID(nil)) }
 
-func (r routeMsg) appendID(b []byte) []byte {
+func (r *routeMsg) appendID(b []byte) []byte {
 	b = append(b, r.typ)
 	b = append(b, r.src.AsSlice()...)
 	for _, n := range r.hops {
@@ -46,7 +47,7 @@ func (r routeMsg) appendID(b []byte) []byte {
 func (m *routeMemory) uses(index int) bool { return m.links[index] > 0 }
 
 // set remembers a route, and returns nil when it leads over a link that nobody can name.
-func (m *routeMemory) set(r routeMsg, name func(int) (string, bool)) *way {
+func (m *routeMemory) set(r *routeMsg, name func(int) (string, bool)) *way {
 	var scratch [128]byte
 	id := r.appendID(scratch[:0])
 	w := m.shared[string(id)]
@@ -71,11 +72,13 @@ func (m *routeMemory) set(r routeMsg, name func(int) (string, bool)) *way {
 }
 
 // add is set for a listed route: one that stands beside another of the same key adds its next hops.
-func (m *routeMemory) add(r routeMsg, name func(int) (string, bool)) {
+func (m *routeMemory) add(l listedRoute, name func(int) (string, bool)) {
+	r := *l.way.msg
+	r.key = l.key
 	if was := m.ways[r.key]; was != nil {
-		r.hops = append(r.hops, was.hops...)
+		r.hops = append(slices.Clone(was.hops), r.hops...)
 	}
-	m.set(r, name)
+	m.set(&r, name)
 }
 
 // remove forgets a route.

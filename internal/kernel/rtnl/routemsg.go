@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -31,24 +32,39 @@ type hop struct {
 	dead  bool
 }
 
+// clone is a copy that shares nothing.
+func (r *routeMsg) clone() *routeMsg {
+	out := *r
+	out.hops = slices.Clone(r.hops)
+	return &out
+}
+
 // ours says that the route is in our table: main, with our protocol and metric.
-func (r routeMsg) ours() bool { return r.ourSlot() && r.protocol == kernel.RouteProtocol }
+func (r *routeMsg) ours() bool { return r.ourSlot() && r.protocol == kernel.RouteProtocol }
 
 // ourSlot says that the route stands where one of ours would stand, whoever made it.
-func (r routeMsg) ourSlot() bool {
+func (r *routeMsg) ourSlot() bool {
 	return r.table == unix.RT_TABLE_MAIN && r.metric == kernel.RouteMetric && r.tos == 0
 }
 
 // parseRoute reads the payload of RTM_NEWROUTE and RTM_DELROUTE.
 func parseRoute(p []byte) (routeMsg, bool) {
+	var r routeMsg
+	ok := r.parse(p)
+	return r, ok
+}
+
+// parse is parseRoute into a message whose room for next hops is used again.
+func (r *routeMsg) parse(p []byte) bool {
 	if len(p) < sizeRoute || p[0] != unix.AF_INET && p[0] != unix.AF_INET6 {
-		return routeMsg{}, false
+		return false
 	}
-	if binary.NativeEndian.Uint32(p[8:])&unix.RTM_F_CLONED != 0 {
-		return routeMsg{}, false
+	flags := binary.NativeEndian.Uint32(p[8:])
+	if flags&unix.RTM_F_CLONED != 0 {
+		return false
 	}
-	r := routeMsg{tos: p[3], table: int(p[4]), protocol: p[5], typ: p[7]}
-	dst, one, multi := netip.IPv4Unspecified(), hop{dead: binary.NativeEndian.Uint32(p[8:])&unix.RTNH_F_DEAD != 0}, []hop(nil)
+	*r = routeMsg{tos: p[3], table: int(p[4]), protocol: p[5], typ: p[7], hops: r.hops[:0]}
+	dst, one := netip.IPv4Unspecified(), hop{dead: flags&unix.RTNH_F_DEAD != 0}
 	if p[0] == unix.AF_INET6 {
 		dst = netip.IPv6Unspecified()
 	}
@@ -69,22 +85,20 @@ func parseRoute(p []byte) (routeMsg, bool) {
 		case unix.RTA_VIA:
 			one.via = via(v)
 		case unix.RTA_MULTIPATH:
-			multi = parseHops(v)
+			r.hops = appendHops(r.hops, v)
 		}
 	}
 	r.key = kernel.RouteKey{Dst: netip.PrefixFrom(dst, int(p[1]))}
 	switch {
-	case r.typ != unix.RTN_UNICAST: // an IPv6 blackhole says that it goes to lo
-	case multi != nil:
-		r.hops = multi
-	default:
-		r.hops = []hop{one}
+	case r.typ != unix.RTN_UNICAST:
+		r.hops = r.hops[:0] // an IPv6 blackhole says that it goes to lo
+	case len(r.hops) == 0:
+		r.hops = append(r.hops, one)
 	}
-	return r, r.key.Dst.IsValid()
+	return r.key.Dst.IsValid()
 }
 
-func parseHops(b []byte) []hop {
-	var out []hop
+func appendHops(out []hop, b []byte) []hop {
 	for len(b) >= sizeNextHop {
 		l := int(binary.NativeEndian.Uint16(b))
 		if l < sizeNextHop || l > len(b) {
@@ -114,7 +128,7 @@ func via(v []byte) netip.Addr {
 }
 
 // route turns the message into a value; false when it names a link that nobody can name.
-func (r routeMsg) route(name func(index int) (string, bool)) (kernel.Route, bool) {
+func (r *routeMsg) route(name func(index int) (string, bool)) (kernel.Route, bool) {
 	out := kernel.Route{Type: typeName(r.typ), Src: r.src}
 	if len(r.hops) == 0 {
 		return out, true
@@ -149,21 +163,34 @@ func typeName(t byte) kernel.RouteType {
 	}
 }
 
-// dumpRoutes lists the main table's routes of one family, of one protocol or of all (0). The kernel filters where it
-// can; older ones send everything.
-func dumpRoutes(ctx context.Context, c *conn, fam, protocol byte) ([]routeMsg, error) {
-	out, err := dump(ctx, c, func(w *builder) { routeDump(w, c.strict, fam, protocol) },
-		func(p []byte) (routeMsg, bool) {
-			if len(p) < sizeRoute || protocol != 0 && p[5] != protocol {
-				return routeMsg{}, false
-			}
-			r, ok := parseRoute(p)
-			return r, ok && r.table == unix.RT_TABLE_MAIN
-		})
+// eachRoute reads the main table's routes of one family, of one protocol or of all (0). The kernel filters where it
+// can; older ones send everything. The message is each's during the call only. restart comes before every try.
+func eachRoute(ctx context.Context, c *conn, fam, protocol byte, restart func(), each func(*routeMsg)) error {
+	var r routeMsg
+	err := c.dump(ctx, func(w *builder) { routeDump(w, c.strict, fam, protocol) }, restart, func(p []byte) bool {
+		if len(p) < sizeRoute || protocol != 0 && p[5] != protocol {
+			return true
+		}
+		if r.parse(p) && r.table == unix.RT_TABLE_MAIN {
+			each(&r)
+		}
+		return true
+	})
 	// There is no main table yet, or no IPv6 at all.
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) {
-		return nil, nil
+		return nil
 	}
+	return err
+}
+
+// dumpRoutes lists those routes of the main table that keep wants.
+func dumpRoutes(ctx context.Context, c *conn, fam, protocol byte, keep func(*routeMsg) bool) ([]routeMsg, error) {
+	var out []routeMsg
+	err := eachRoute(ctx, c, fam, protocol, func() { out = out[:0] }, func(r *routeMsg) {
+		if keep(r) {
+			out = append(out, *r.clone())
+		}
+	})
 	return out, err
 }
 

@@ -46,15 +46,13 @@ func (w *watcher) load(ctx context.Context) error {
 				w.addrs[a] = struct{}{}
 			}
 		}
-		msgs, err := dumpBoth(ctx, c, kernel.RouteProtocol)
+		listed, err := readRoutes(ctx, c)
 		if err != nil {
 			return fmt.Errorf("list routes: %w", err)
 		}
 		w.routes = newRouteMemory()
-		for _, m := range msgs {
-			if m.ours() {
-				w.routes.add(m, w.name)
-			}
+		for _, l := range listed.routes {
+			w.routes.add(l, w.name)
 		}
 		return nil
 	})
@@ -90,15 +88,13 @@ func (w *watcher) settle(ctx context.Context) error {
 		if _, err := getLinkAt(c, 1); err != nil {
 			return fmt.Errorf("look up link 1: %w", err)
 		}
-		msgs, err := dumpBoth(ctx, c, kernel.RouteProtocol)
+		listed, err := readRoutes(ctx, c)
 		if err != nil {
 			return fmt.Errorf("list routes: %w", err)
 		}
 		now := newRouteMemory()
-		for _, m := range msgs {
-			if m.ours() {
-				now.add(m, w.name)
-			}
+		for _, l := range listed.routes {
+			now.add(l, w.name)
 		}
 		was := w.routes
 		w.routes = now
@@ -148,11 +144,11 @@ func (w *watcher) take(h header, p []byte) {
 		}
 	case unix.RTM_NEWROUTE:
 		if r, ok := parseRoute(p); ok && r.table == unix.RT_TABLE_MAIN {
-			w.newRoute(h, r)
+			w.newRoute(h, &r)
 		}
 	case unix.RTM_DELROUTE:
 		if r, ok := parseRoute(p); ok && r.table == unix.RT_TABLE_MAIN {
-			w.delRoute(r)
+			w.delRoute(&r)
 		}
 	case unix.RTM_NEWNETCONF:
 		w.netconf(p)
@@ -247,7 +243,7 @@ func (w *watcher) addr(a addrMsg, deleted bool) {
 	}
 }
 
-func (w *watcher) newRoute(h header, r routeMsg) {
+func (w *watcher) newRoute(h header, r *routeMsg) {
 	if r.key.Dst.Bits() == 0 && !r.ours() {
 		w.facts = true
 	}
@@ -271,7 +267,7 @@ func (w *watcher) newRoute(h header, r routeMsg) {
 	}
 }
 
-func (w *watcher) delRoute(r routeMsg) {
+func (w *watcher) delRoute(r *routeMsg) {
 	if r.key.Dst.Bits() == 0 && !r.ours() {
 		w.facts = true
 	}
