@@ -254,6 +254,7 @@ func (w *watcher) newRoute(h header, r *routeMsg) {
 		if known && h.flags&unix.NLM_F_REPLACE != 0 {
 			w.routes.remove(r.key)
 			w.route(r.key, kernel.Route{}, true)
+			w.stale = true // a second one of ours may be left
 		}
 	case known && h.flags&unix.NLM_F_REPLACE == 0 && was.id != r.id():
 		w.stale = true // it stands beside the other
