@@ -51,6 +51,11 @@ func labContext(cmd *cobra.Command) (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 }
 
+// labSay prints a line for people; that nobody reads it is no failure of the lab.
+func labSay(cmd *cobra.Command, text string, args ...any) {
+	_, _ = fmt.Fprintf(cmd.OutOrStdout(), text, args...)
+}
+
 func labOpen() (*lab.Lab, error) {
 	l, err := lab.Open(lab.Options{}.Environment(os.Getenv).Dir)
 	if errors.Is(err, lab.ErrNoLab) {
@@ -95,7 +100,7 @@ func newLabUpCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "lab is up after %.1f s\n\n", time.Since(start).Seconds())
+			labSay(cmd, "lab is up after %.1f s\n\n", time.Since(start).Seconds())
 			return l.Status(ctx).Write(cmd.OutOrStdout())
 		},
 	}
@@ -120,11 +125,11 @@ func newLabDownCommand() *cobra.Command {
 			start := time.Now()
 			err := lab.Down(cmd.Context(), lab.Options{}.Environment(os.Getenv).Dir)
 			if errors.Is(err, lab.ErrNoLab) {
-				fmt.Fprintf(cmd.OutOrStdout(), "%v: nothing to do\n", err)
+				labSay(cmd, "%v: nothing to do\n", err)
 				return nil
 			}
 			if err == nil {
-				fmt.Fprintf(cmd.OutOrStdout(), "lab is down after %.1f s\n", time.Since(start).Seconds())
+				labSay(cmd, "lab is down after %.1f s\n", time.Since(start).Seconds())
 			}
 			return err
 		},
@@ -303,7 +308,7 @@ func newLabAddCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s is up, at %s\n", h.Name, h.Address())
+			labSay(cmd, "%s is up, at %s\n", h.Name, h.Address())
 			return nil
 		},
 	}

@@ -69,7 +69,7 @@ func copyFile(from, to string) error {
 	if err != nil {
 		return fmt.Errorf("copy program: %w", err)
 	}
-	defer src.Close()
+	defer func() { _ = src.Close() }()
 	dst, err := os.OpenFile(to, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o755)
 	if err != nil {
 		return fmt.Errorf("copy program: %w", err)

@@ -146,7 +146,7 @@ func (h *Host) loadImage(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("load image: %w", err)
 	}
-	defer image.Close()
+	defer func() { _ = image.Close() }()
 	name, tag, _ := strings.Cut(rootfs.ImageName, ":")
 	path := "/images/create?fromSrc=-&repo=" + name + "&tag=" + tag + "&changes=CMD%20%5B%22sh%22%5D"
 	body, err := h.engine(ctx, http.MethodPost, path, image)
@@ -185,7 +185,7 @@ func ask(ctx context.Context, socket, method, path string, body io.Reader) ([]by
 	if err != nil {
 		return nil, fmt.Errorf("ask %s: %w", socket, err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	answer, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return nil, fmt.Errorf("read answer of %s: %w", socket, err)

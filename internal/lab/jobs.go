@@ -78,7 +78,7 @@ func noMountsBelow(dir string) error {
 	if err != nil {
 		return fmt.Errorf("list mounts: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	for sc := bufio.NewScanner(f); sc.Scan(); {
 		fields := strings.Fields(sc.Text())
 		if len(fields) > 4 && strings.HasPrefix(fields[4], dir+"/") {

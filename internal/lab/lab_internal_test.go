@@ -23,9 +23,9 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && strings.Join(os.Args[1:3], " ") == machine.InitCommand {
 		fmt.Fprintln(os.Stderr, machine.Init(context.Background(), os.Args[3:]))
-		os.Exit(1)
+		os.Exit(1) //nolint:forbidigo // this is main, of PID 1
 	}
-	os.Exit(m.Run())
+	os.Exit(m.Run()) //nolint:forbidigo // this is main
 }
 
 func TestLayout(t *testing.T) {

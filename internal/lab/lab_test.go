@@ -43,7 +43,7 @@ func options(t *testing.T) lab.Options {
 		}
 		t.Skipf("no root file system of %s in %s; build it with: fairway lab rootfs %s", suite, o.Cache, suite)
 	}
-	dir, err := os.MkdirTemp("/tmp", "fl")
+	dir, err := os.MkdirTemp("/tmp", "fl") //nolint:usetesting // sockets are in it: a short path
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,6 +119,7 @@ func host(t *testing.T, l *lab.Lab, name string) *lab.Host {
 }
 
 func testHosts(t *testing.T, l *lab.Lab) {
+	t.Helper()
 	ctx := t.Context()
 	s := l.Status(ctx)
 	if !s.OK || len(s.Hosts) != 2 || s.Hosts[0].Engine == "" || s.Hosts[0].Agent != lab.AgentNone {
@@ -145,6 +146,7 @@ func testHosts(t *testing.T, l *lab.Lab) {
 }
 
 func testLinks(t *testing.T, l *lab.Lab) {
+	t.Helper()
 	ctx := t.Context()
 	one, two := host(t, l, "host1"), host(t, l, "host2")
 	reach := func() bool { return one.Command(ctx, "ping", "-c", "1", "-W", "1", "10.77.0.12").Run() == nil }
@@ -178,6 +180,7 @@ func testLinks(t *testing.T, l *lab.Lab) {
 }
 
 func testEngine(t *testing.T, l *lab.Lab) {
+	t.Helper()
 	ctx, h := t.Context(), host(t, l, "host2")
 	output(t, h.Docker(ctx, "run", "-d", "--name", "sleeper", "--stop-timeout", "1", rootfs.ImageName, "sleep", "1000"))
 	pid := output(t, h.Docker(ctx, "inspect", "-f", "{{.State.Pid}}", "sleeper"))
@@ -202,6 +205,7 @@ func testEngine(t *testing.T, l *lab.Lab) {
 }
 
 func testAdd(t *testing.T, l *lab.Lab) {
+	t.Helper()
 	ctx := t.Context()
 	h, err := l.AddHost(ctx)
 	if err != nil {

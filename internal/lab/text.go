@@ -103,8 +103,8 @@ func (p *Printer) paint(last bool) {
 func (s Status) Write(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "lab in %s, %s, up for %s\n\n", s.Dir, s.Topology, time.Since(s.Since).Round(time.Second))
-	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "HOST\tADDRESS\tLINK\tENGINE\tROOTFS\tAGENT\tCONTAINERS")
+	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0) // its errors are those of b, which takes everything
+	_, _ = fmt.Fprintln(t, "HOST\tADDRESS\tLINK\tENGINE\tROOTFS\tAGENT\tCONTAINERS")
 	for _, h := range s.Hosts {
 		var links []string
 		for _, nic := range h.NICs {
@@ -114,7 +114,7 @@ func (s Status) Write(w io.Writer) error {
 		if !h.Router() {
 			containers = fmt.Sprint(h.Containers)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", h.Name, h.Address(), strings.Join(links, ","),
+		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", h.Name, h.Address(), strings.Join(links, ","),
 			orDash(h.Engine), orDash(shorten(h.Rootfs, 14)), h.Agent, containers)
 	}
 	if err := t.Flush(); err != nil {

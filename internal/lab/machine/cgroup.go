@@ -50,7 +50,7 @@ func hierarchies() ([]hierarchy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list cgroups: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	var list []hierarchy
 	for sc := bufio.NewScanner(f); sc.Scan(); {
 		fields := strings.Fields(sc.Text())

@@ -47,7 +47,7 @@ func (m *Machine) ask(ctx context.Context, req request) (resp response, err erro
 	if err != nil {
 		return resp, fmt.Errorf("ask machine: %w", err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	if err := json.NewEncoder(conn).Encode(req); err != nil {

@@ -19,21 +19,21 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && strings.Join(os.Args[1:3], " ") == machine.InitCommand {
 		fmt.Fprintln(os.Stderr, machine.Init(context.Background(), os.Args[3:]))
-		os.Exit(1)
+		os.Exit(1) //nolint:forbidigo // this is main, of PID 1
 	}
-	os.Exit(m.Run())
+	os.Exit(m.Run()) //nolint:forbidigo // this is main
 }
 
-// newSpec makes the directory and the cgroups of a machine, and sees to their end.
-func newSpec(t *testing.T, name string) machine.Spec {
+// newSpec makes the directory and the cgroups of a machine named box, and sees to their end.
+func newSpec(t *testing.T) machine.Spec {
 	t.Helper()
 	nettest.Require(t)
-	dir, err := os.MkdirTemp("/tmp", "fl")
+	dir, err := os.MkdirTemp("/tmp", "fl") //nolint:usetesting // sockets are in it: a short path
 	if err != nil {
 		t.Fatal(err)
 	}
 	group := "fairway-lab-test-" + filepath.Base(dir)
-	groups, err := machine.NewCgroups(group, name)
+	groups, err := machine.NewCgroups(group, "box")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func newSpec(t *testing.T, name string) machine.Spec {
 			t.Error(err)
 		}
 	})
-	return machine.Spec{Name: name, Dir: dir, Cgroups: groups}
+	return machine.Spec{Name: "box", Dir: dir, Cgroups: groups}
 }
 
 func start(t *testing.T, spec machine.Spec) *machine.Machine {
@@ -84,7 +84,7 @@ func run(t *testing.T, cmd *exec.Cmd) string {
 }
 
 func TestServices(t *testing.T) {
-	m := start(t, newSpec(t, "box"))
+	m := start(t, newSpec(t))
 	ctx, log := t.Context(), filepath.Join(m.Dir, "log")
 
 	if err := m.StartService(ctx, "echo", log, []string{"WHAT=world"}, "sh", "-c", "echo hello $WHAT; exit 3"); err != nil {
@@ -131,7 +131,7 @@ func TestServices(t *testing.T) {
 
 // PID 1 inherits what its parents leave behind, and must not keep it as a zombie.
 func TestOrphansAreReaped(t *testing.T) {
-	m := start(t, newSpec(t, "box"))
+	m := start(t, newSpec(t))
 	run(t, m.Command(t.Context(), machine.Whole, "sh", "-c", "(sleep 0.05 &)"))
 	nettest.Eventually(t, func() string {
 		out := run(t, m.Command(t.Context(), machine.Whole, "sh", "-c",
@@ -144,7 +144,7 @@ func TestOrphansAreReaped(t *testing.T) {
 }
 
 func TestNetworkOnly(t *testing.T) {
-	spec := newSpec(t, "box")
+	spec := newSpec(t)
 	spec.Sysctls = []machine.Sysctl{
 		{Path: "net/ipv4/conf/*/rp_filter", Value: "2"},
 		{Path: "net/no/such/setting", Value: "1"},
@@ -162,7 +162,7 @@ func TestNetworkOnly(t *testing.T) {
 }
 
 func TestRootFileSystem(t *testing.T) {
-	spec := newSpec(t, "box")
+	spec := newSpec(t)
 	shared := filepath.Join(spec.Dir, "shared")
 	if err := os.Mkdir(shared, 0o755); err != nil {
 		t.Fatal(err)
@@ -211,7 +211,7 @@ func TestRootFileSystem(t *testing.T) {
 
 // The directory is all that is needed to find a machine again.
 func TestOpen(t *testing.T) {
-	spec := newSpec(t, "box")
+	spec := newSpec(t)
 	if _, err := machine.Open(spec.Dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("open of nothing: %v", err)
 	}
@@ -223,7 +223,7 @@ func TestOpen(t *testing.T) {
 	if again.Process != m.Process || !again.Alive() {
 		t.Errorf("got %+v, want %+v", again.Process, m.Process)
 	}
-	other := machine.Process{PID: m.PID, Start: m.Process.Start + 1}
+	other := machine.Process{PID: m.PID, Start: m.Start + 1}
 	if other.Alive() {
 		t.Error("a process with the same number but another start is taken for it")
 	}
@@ -233,7 +233,7 @@ func TestOpen(t *testing.T) {
 }
 
 func TestStartFails(t *testing.T) {
-	spec := newSpec(t, "box")
+	spec := newSpec(t)
 	spec.Rootfs = "/no/such/tree"
 	self, err := os.Executable()
 	if err != nil {
@@ -256,7 +256,7 @@ func TestStartFails(t *testing.T) {
 // A maker that is killed before it has noted the machine takes it along: the pipe breaks.
 func TestMakerDies(t *testing.T) {
 	nettest.Require(t)
-	spec := newSpec(t, "box")
+	spec := newSpec(t)
 	file := filepath.Join(spec.Dir, "machine.json")
 	if err := os.WriteFile(file, []byte(`{"name": "box", "dir": "`+spec.Dir+`"}`), 0o600); err != nil {
 		t.Fatal(err)

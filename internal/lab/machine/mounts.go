@@ -79,8 +79,15 @@ func makeDev(root string) error {
 		name         string
 		major, minor uint32
 	}{
-		{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"kmsg", 1, 11},
-		{"tty", 5, 0}, {"fuse", 10, 229}, {"net/tun", 10, 200},
+		{"null", 1, 3},
+		{"zero", 1, 5},
+		{"full", 1, 7},
+		{"random", 1, 8},
+		{"urandom", 1, 9},
+		{"kmsg", 1, 11},
+		{"tty", 5, 0},
+		{"fuse", 10, 229},
+		{"net/tun", 10, 200},
 	}
 	if err := os.Mkdir(filepath.Join(dev, "net"), 0o755); err != nil {
 		return fmt.Errorf("create /dev: %w", err)
@@ -160,8 +167,8 @@ func (s Spec) writeFiles(root string) error {
 	if err != nil {
 		return fmt.Errorf("open root file system: %w", err)
 	}
-	defer dir.Close()
-	clear := func(name string) error {
+	defer func() { _ = dir.Close() }()
+	clean := func(name string) error {
 		if err := dir.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 			return fmt.Errorf("write /%s: %w", name, err)
 		}
@@ -172,7 +179,7 @@ func (s Spec) writeFiles(root string) error {
 	}
 	for name, content := range s.Files {
 		name = strings.TrimPrefix(name, "/")
-		if err := clear(name); err != nil {
+		if err := clean(name); err != nil {
 			return err
 		}
 		if err := dir.WriteFile(name, []byte(content), 0o644); err != nil {
@@ -181,7 +188,7 @@ func (s Spec) writeFiles(root string) error {
 	}
 	for name, target := range s.Links {
 		name = strings.TrimPrefix(name, "/")
-		if err := clear(name); err != nil {
+		if err := clean(name); err != nil {
 			return err
 		}
 		if err := dir.Symlink(target, name); err != nil {

@@ -38,19 +38,19 @@ func Start(ctx context.Context, binary string, spec Spec) (*Machine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create log of %q: %w", spec.Name, err)
 	}
-	defer logFile.Close()
+	defer func() { _ = logFile.Close() }()
 	goRead, goWrite, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("start %q: %w", spec.Name, err)
 	}
-	defer goRead.Close()
-	defer goWrite.Close()
+	defer func() { _ = goRead.Close() }()
+	defer func() { _ = goWrite.Close() }()
 	readyRead, readyWrite, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("start %q: %w", spec.Name, err)
 	}
-	defer readyRead.Close()
-	defer readyWrite.Close()
+	defer func() { _ = readyRead.Close() }()
+	defer func() { _ = readyWrite.Close() }()
 
 	args := append(strings.Fields(InitCommand), spec.path(specFile))
 	cmd := exec.Command(binary, args...) //nolint:noctx // the machine outlives the context that it is started under

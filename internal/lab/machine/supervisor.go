@@ -113,7 +113,7 @@ func (s *supervisor) accept() {
 			return
 		}
 		go func() {
-			defer conn.Close()
+			defer func() { _ = conn.Close() }()
 			var req request
 			if err := json.NewDecoder(conn).Decode(&req); err != nil {
 				return
@@ -132,7 +132,7 @@ func (s *supervisor) answer(req request) response {
 	case "signal":
 		err = s.signal(req)
 	case "wait":
-		err = s.wait(req)
+		s.wait(req)
 	case "list":
 	default:
 		err = fmt.Errorf("unknown operation %q", req.Op)
@@ -155,12 +155,12 @@ func (s *supervisor) start(req request) error {
 	if err != nil {
 		return fmt.Errorf("start %s: %w", req.Service, err)
 	}
-	defer null.Close()
+	defer func() { _ = null.Close() }()
 	log, err := os.OpenFile(req.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return fmt.Errorf("start %s: %w", req.Service, err)
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }()
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -195,14 +195,13 @@ func (s *supervisor) signal(req request) error {
 	return nil
 }
 
-func (s *supervisor) wait(req request) error {
+func (s *supervisor) wait(req request) {
 	s.mu.Lock()
 	svc := s.services[req.Service]
 	s.mu.Unlock()
 	if svc != nil {
 		<-svc.ended
 	}
-	return nil
 }
 
 func (s *supervisor) list() []Service {

@@ -22,7 +22,7 @@ import (
 const ImageName = "fairway/lab:latest"
 
 // applets are what the lab and its tests rely on in the image's busybox.
-var applets = [...]string{"sh", "ping", "traceroute", "ip", "nc", "wget", "httpd", "sleep"}
+const applets = "sh ping traceroute ip nc wget httpd sleep"
 
 // Image writes a tar of the lab's container image: the static busybox of the tree at root (or of the machine, when
 // root has none), a link for each of its applets, and iperf3 with its libraries if root has it. The image is the
@@ -37,7 +37,7 @@ func Image(ctx context.Context, root string, w io.Writer) error {
 		return fmt.Errorf("list applets of %s: %w", busybox, err)
 	}
 	names := strings.Fields(string(list))
-	for _, need := range applets {
+	for need := range strings.FieldsSeq(applets) {
 		if !slices.Contains(names, need) {
 			return fmt.Errorf("build image: %s has no applet %q", busybox, need)
 		}
@@ -152,7 +152,7 @@ func needed(file string) (libs []string, interp string, err error) {
 	if err != nil {
 		return nil, "", fmt.Errorf("read %s: %w", file, err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	libs, err = f.ImportedLibraries()
 	if err != nil {
 		return nil, "", fmt.Errorf("read libraries of %s: %w", file, err)

@@ -33,7 +33,7 @@ func osRelease(path string) (map[string]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read os-release: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	rel := map[string]string{}
 	for sc := bufio.NewScanner(f); sc.Scan(); {
 		if key, val, ok := strings.Cut(sc.Text(), "="); ok {
