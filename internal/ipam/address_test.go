@@ -98,7 +98,7 @@ func TestReleaseUnused(t *testing.T) {
 	other := next(t, a, p.ID)
 	release(t, a, p.ID, ip("10.9.0.8"))
 	c.advance(holdDown / 2)
-	_, err := ask(a, p.ID, "10.9.0.8", nil)
+	_, err := ask(a, p.ID, "10.9.0.8")
 	must(t, err)
 	release(t, a, p.ID, ip("10.9.0.8"))
 	_, _, err = a.RequestAddress(ipam.AddressRequest{Pool: p.ID}, nil)
@@ -154,7 +154,7 @@ func TestBlockAroundOutside(t *testing.T) {
 	a := newAllocator(c, lonely())
 	p := network(t, a, "n1", "10.9.0.0/16", "")
 	a.SetOptions(ipam.Options{Now: c.Now, HoldDown: holdDown})
-	h, err := ask(a, p.ID, "10.9.0.2", nil)
+	h, err := ask(a, p.ID, "10.9.0.2")
 	if err != nil || !h.Outside || len(a.Blocks()) != 0 {
 		t.Fatalf("got %+v, %v, want it outside all blocks", h, err)
 	}
@@ -196,7 +196,7 @@ func TestBlocksFullOfAux(t *testing.T) {
 	must(t, err)
 	for i := 2; i < 12; i++ {
 		if i != 4 && i != 5 {
-			_, err := ask(a, p.ID, fmt.Sprint("10.9.0.", i), nil)
+			_, err := ask(a, p.ID, fmt.Sprint("10.9.0.", i))
 			must(t, err)
 		}
 	}
@@ -300,7 +300,7 @@ func TestExplicitHeld(t *testing.T) {
 	c := newClock()
 	a := newAllocator(c, lonely())
 	p := network(t, a, "n1", "10.9.0.0/16", "")
-	first, err := ask(a, p.ID, "10.9.0.5", nil)
+	first, err := ask(a, p.ID, "10.9.0.5")
 	must(t, err)
 	again, d, err := a.RequestAddress(ipam.AddressRequest{Pool: p.ID, Addr: first.Addr}, nil)
 	if err != nil || again != first || !d.Empty() {
@@ -308,17 +308,17 @@ func TestExplicitHeld(t *testing.T) {
 	}
 	_, err = a.BindEndpoint(first.Addr, "n1", "e1", "/run/netns/1")
 	must(t, err)
-	_, err = ask(a, p.ID, "10.9.0.5", nil)
+	_, err = ask(a, p.ID, "10.9.0.5")
 	refused(t, err, ipam.ErrInUse, "10.9.0.5", "endpoint e1", "network n1", "2026-03-01 12:00:00")
 
 	chosen := next(t, a, p.ID)
-	_, err = ask(a, p.ID, chosen.String(), nil)
+	_, err = ask(a, p.ID, chosen.String())
 	refused(t, err, ipam.ErrInUse, chosen.String(), "being made")
 
 	// A container with --ip that restarts gives its address back and asks for it at once.
 	release(t, a, p.ID, first.Addr)
 	c.advance(time.Second)
-	back, err := ask(a, p.ID, "10.9.0.5", nil)
+	back, err := ask(a, p.ID, "10.9.0.5")
 	must(t, err)
 	if back.Generation <= first.Generation || back.Endpoint != "" || back.Sandbox != "" || back.Since != c.now {
 		t.Errorf("got %+v after %+v, want a newer generation of nobody", back, first)
@@ -331,7 +331,7 @@ func TestOutsideForgotten(t *testing.T) {
 	a := newAllocator(c, lonely())
 	p := network(t, a, "n1", "10.9.0.0/16", "")
 	before := dump(t, a)
-	h, err := ask(a, p.ID, "10.9.200.1", nil)
+	h, err := ask(a, p.ID, "10.9.200.1")
 	must(t, err)
 	_, err = a.BindEndpoint(h.Addr, "n1", "e1", "")
 	must(t, err)
@@ -342,7 +342,7 @@ func TestOutsideForgotten(t *testing.T) {
 	if diff := cmp.Diff(before, dump(t, a)); diff != "" {
 		t.Error(diff)
 	}
-	again, err := ask(a, p.ID, "10.9.200.1", nil)
+	again, err := ask(a, p.ID, "10.9.200.1")
 	must(t, err)
 	if again.Generation <= h.Generation {
 		t.Errorf("generation %d after %d", again.Generation, h.Generation)
@@ -373,9 +373,9 @@ func TestGateway(t *testing.T) {
 	if got := a.Holdings(); len(got) != 1 || got[0].Addr != ip("10.9.0.254") {
 		t.Errorf("holdings %v, want only the new gateway", got)
 	}
-	_, err = ask(a, p.ID, "10.9.0.254", nil)
+	_, err = ask(a, p.ID, "10.9.0.254")
 	refused(t, err, nil, "gateway", "10.9.0.254")
-	if _, err = ask(a, p.ID, "10.9.0.9", nil); err != nil { // --aux-address
+	if _, err = ask(a, p.ID, "10.9.0.9"); err != nil { // --aux-address
 		t.Fatal(err)
 	}
 	_, err = gateway(ip("10.9.0.9"))
@@ -388,7 +388,7 @@ func TestGateway(t *testing.T) {
 	}
 	_, err = gateway(ip("10.9.0.1"))
 	refused(t, err, ipam.ErrInUse, "10.9.0.254", "n1", "10.9.0.1")
-	_, err = ask(a, p.ID, "10.9.0.9", nil)
+	_, err = ask(a, p.ID, "10.9.0.9")
 	refused(t, err, ipam.ErrInUse, "--aux-address", "n1")
 	if got := next(t, a, p.ID); got != ip("10.9.0.1") {
 		t.Errorf("first address %v, want 10.9.0.1, which is not the gateway", got)
@@ -408,7 +408,7 @@ func TestGatewayReleased(t *testing.T) {
 	before := dump(t, a)
 	_, _, err = a.RequestAddress(ipam.AddressRequest{Pool: p.ID, Addr: ip("10.9.0.7"), Gateway: true}, nil)
 	must(t, err)
-	_, err = ask(a, p.ID, "10.9.0.8", nil)
+	_, err = ask(a, p.ID, "10.9.0.8")
 	must(t, err)
 	release(t, a, p.ID, ip("10.9.0.7"))
 	release(t, a, p.ID, ip("10.9.0.8"))
@@ -478,7 +478,7 @@ func TestUsage(t *testing.T) {
 		run(t, a, p, fmt.Sprint("e", i))
 	}
 	release(t, a, p.ID, ip("10.9.0.3"))
-	_, err := ask(a, p.ID, "10.9.0.13", nil)
+	_, err := ask(a, p.ID, "10.9.0.13")
 	must(t, err)
 	block := func(cidr string, u ipam.Usage) ipam.BlockUsage {
 		return ipam.BlockUsage{Block: ipam.Block{Pool: p.ID, CIDR: pfx(cidr), Since: c.now}, Usage: u}

@@ -71,8 +71,8 @@ func run(t *testing.T, a *ipam.Allocator, p ipam.Pool, endpoint string) netip.Ad
 	return addr
 }
 
-func ask(a *ipam.Allocator, pool, addr string, oracle ipam.Oracle) (ipam.Holding, error) {
-	h, _, err := a.RequestAddress(ipam.AddressRequest{Pool: pool, Addr: ip(addr)}, oracle)
+func ask(a *ipam.Allocator, pool, addr string) (ipam.Holding, error) {
+	h, _, err := a.RequestAddress(ipam.AddressRequest{Pool: pool, Addr: ip(addr)}, nil)
 	return h, err
 }
 
@@ -82,10 +82,10 @@ func release(t *testing.T, a *ipam.Allocator, pool string, addr netip.Addr) {
 	must(t, err)
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
+func must(tb testing.TB, err error) {
+	tb.Helper()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
@@ -106,29 +106,29 @@ func refused(t *testing.T, err, sentinel error, words ...string) {
 }
 
 // dump is everything the allocator remembers, as it would be saved.
-func dump(t testing.TB, a *ipam.Allocator) map[string]string {
-	t.Helper()
+func dump(tb testing.TB, a *ipam.Allocator) map[string]string {
+	tb.Helper()
 	out := map[string]string{}
 	for _, r := range a.Records() {
-		out[r.Key()] = text(t, r)
+		out[r.Key()] = text(tb, r)
 	}
 	return out
 }
 
-func text(t testing.TB, r ipam.Record) string {
-	t.Helper()
+func text(tb testing.TB, r ipam.Record) string {
+	tb.Helper()
 	b, err := json.Marshal(r)
-	must(t, err)
+	must(tb, err)
 	return string(b)
 }
 
 // saved returns the records as a file would give them back.
-func saved(t testing.TB, records []ipam.Record) []ipam.Record {
-	t.Helper()
+func saved(tb testing.TB, records []ipam.Record) []ipam.Record {
+	tb.Helper()
 	b, err := json.Marshal(records)
-	must(t, err)
+	must(tb, err)
 	var out []ipam.Record
-	must(t, json.Unmarshal(b, &out))
+	must(tb, json.Unmarshal(b, &out))
 	return out
 }
 

@@ -109,7 +109,7 @@ func TestStaticNeverCut(t *testing.T) {
 		}
 		// An address beside the static range, in a block that can never be claimed, is a host route.
 		if tt.static == "10.9.0.96/27" {
-			h, err := ask(a, p.ID, "10.9.0.70", nil)
+			h, err := ask(a, p.ID, "10.9.0.70")
 			if err != nil || !h.Outside {
 				t.Errorf("got %+v, %v, want it outside", h, err)
 			}

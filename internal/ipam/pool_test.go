@@ -124,17 +124,20 @@ func TestRequestPoolRefused(t *testing.T) {
 		{"range without subnet", lonely(), ipam.PoolRequest{Space: space, Range: pfx("10.9.0.0/24")}, []string{"ip-range 10.9.0.0/24", "--subnet"}},
 		{"not alone, no pool in the config", ipam.Plan{}, ipam.PoolRequest{Space: space, Pool: pfx("10.8.0.0/16")}, []string{"10.8.0.0/16", "--ip-range", "add a pool"}},
 		{
-			"not alone, no block", ipam.Plan{Pools: []ipam.PoolPlan{noBlock}},
+			"not alone, no block",
+			ipam.Plan{Pools: []ipam.PoolPlan{noBlock}},
 			ipam.PoolRequest{Space: space, Pool: pfx("10.9.16.0/20")},
 			[]string{"10.9.16.0/20", "--ip-range", "pools[].block of pool 10.9.0.0/16"},
 		},
 		{
-			"not alone, no block, no subnet", ipam.Plan{Pools: []ipam.PoolPlan{noBlock}},
+			"not alone, no block, no subnet",
+			ipam.Plan{Pools: []ipam.PoolPlan{noBlock}},
 			ipam.PoolRequest{Space: space},
 			[]string{"--ip-range", "pools[].block of pool 10.9.0.0/16"},
 		},
 		{
-			"block outside the subnet", ipam.Plan{Pools: []ipam.PoolPlan{block}},
+			"block outside the subnet",
+			ipam.Plan{Pools: []ipam.PoolPlan{block}},
 			ipam.PoolRequest{Space: space, Pool: pfx("10.9.16.0/20")},
 			[]string{"10.9.16.0/20", "pools[].block 10.9.1.0/24 of pool 10.9.0.0/16", "--ip-range"},
 		},
@@ -317,7 +320,7 @@ func TestRequestPoolAbandoned(t *testing.T) {
 	req := ipam.PoolRequest{Space: space, Pool: pfx("10.9.0.0/24")}
 	p, _, err := a.RequestPool(req)
 	must(t, err)
-	_, err = ask(a, p.ID, "10.9.0.5", nil)
+	_, err = ask(a, p.ID, "10.9.0.5")
 	must(t, err)
 	c.advance(time.Hour)
 	p, d, err := a.RequestPool(req)
