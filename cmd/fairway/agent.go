@@ -31,7 +31,9 @@ nothing in the kernel: running containers go on. SIGHUP reads the config again w
 		Args: cobra.NoArgs,
 	}
 	flags := addConfigFlags(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runAgent(cmd.Context(), flags.load, cmd.ErrOrStderr()) }
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return runAgent(cmd.Context(), flags.load, cmd.ErrOrStderr())
+	}
 	return cmd
 }
 

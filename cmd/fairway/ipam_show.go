@@ -117,7 +117,7 @@ func (a *app) poolTable(pools []api.Pool, wide bool) *table {
 				share = percent(float64(b.Held+b.Resting) / float64(all))
 			}
 			add([]string{or(b.Node), age(a.now(), b.Since)},
-				"  "+b.CIDR.String(), "", strconv.Itoa(b.Held), strconv.Itoa(b.Resting), strconv.Itoa(b.Free), share, b.Origin)
+				"  "+b.CIDR.String(), "", strconv.Itoa(b.Held), strconv.Itoa(b.Resting), many(b.Free), share, b.Origin)
 		}
 	}
 	return &t

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"time"
@@ -48,7 +49,7 @@ Environment:
 // labContext ends with the command's context or with a signal. The signal stays caught until stop is called: a second
 // Ctrl-C must not keep the lab from being taken down.
 func labContext(cmd *cobra.Command) (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	return signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 }
 
 // labSay prints a line for people; that nobody reads it is no failure of the lab.
@@ -77,13 +78,24 @@ func newLabUpCommand() *cobra.Command {
 	var o lab.Options
 	var topology, daemon string
 	cmd := &cobra.Command{
-		Use:   "up",
+		Use:   "up [--hosts N] [--topology FORM] [--rootfs LIST]",
 		Short: "Make the lab",
-		Args:  cobra.NoArgs,
+		Long:  `Make the lab: hosts, switch, engines, agents. What is missing of root file systems is built first, once, by mmdebstrap. When it fails or is interrupted, what there is of the lab is taken down.`,
+		Example: `  fairway lab up
+  fairway lab up --hosts 4 --topology two-segments
+  fairway lab up --rootfs bookworm,trixie,forky`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := labContext(cmd)
 			defer stop()
 			o.Topology = lab.Topology(topology)
+			if o.Agent != "" {
+				path, err := filepath.Abs(o.Agent)
+				if err != nil {
+					return fmt.Errorf("find agent %s: %w", o.Agent, err)
+				}
+				o.Agent = path
+			}
 			if daemon != "" {
 				if err := json.Unmarshal([]byte(daemon), &o.DaemonJSON); err != nil {
 					return usagef("--daemon-json %s: %v", daemon, err)
@@ -105,13 +117,13 @@ func newLabUpCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.IntVar(&o.Hosts, "hosts", 3, "how many Docker hosts")
-	f.StringVar(&topology, "topology", string(lab.Flat), "flat, or two-segments with a router between them")
-	f.StringSliceVar(&o.Rootfs, "rootfs", nil, "suites (bookworm) or directories, given to the hosts in turn; "+
+	f.IntVar(&o.Hosts, "hosts", 3, "`N` Docker hosts")
+	f.StringVar(&topology, "topology", string(lab.Flat), "`FORM` of the network: flat, or two-segments with a router between them")
+	f.StringSliceVar(&o.Rootfs, "rootfs", nil, "`LIST` of suites (bookworm) or directories, given to the hosts in turn; "+
 		"default: this machine's own files if it has Docker, else its suite")
 	f.BoolVar(&o.NoAgent, "no-agent", false, "do not start fairway agents")
-	f.StringVar(&o.Agent, "agent", "", "program to run as agent; default: this one")
-	f.StringVar(&daemon, "daemon-json", "", `engine settings that differ, like '{"live-restore": false}' to try Swarm`)
+	f.StringVar(&o.Agent, "agent", "", "`PROGRAM` to run as agent; default: this one")
+	f.StringVar(&daemon, "daemon-json", "", "`JSON` of engine settings that differ, like '{\"live-restore\": false}' to try Swarm")
 	f.BoolVar(&o.IPForward, "ip-forward", false, "turn IPv4 forwarding on before the engines start, so that they leave FORWARD at ACCEPT")
 	return cmd
 }

@@ -174,7 +174,7 @@ func (s statusScreen) pools(b *bytes.Buffer) error {
 
 // usage is what every table of pools says of one: held, resting, free, used.
 func usage(p api.PoolUsage) []string {
-	return []string{fmt.Sprint(p.Held), fmt.Sprint(p.Resting), fmt.Sprint(p.Free), percent(p.Usage)}
+	return []string{fmt.Sprint(p.Held), fmt.Sprint(p.Resting), many(p.Free), percent(p.Usage)}
 }
 
 // percent rounds, but never to nothing and never to all.

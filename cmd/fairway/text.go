@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -170,4 +171,12 @@ func (p painter) paint(c colour, s string) string {
 		return s
 	}
 	return "\x1b[" + string(c) + "m" + s + "\x1b[0m"
+}
+
+// many writes a number of addresses; what no one counts, in a large IPv6 block, is said to be many.
+func many(n int) string {
+	if n >= 1_000_000 {
+		return "many"
+	}
+	return strconv.Itoa(n)
 }

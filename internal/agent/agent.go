@@ -55,13 +55,13 @@ type Agent struct {
 	rib     *rib.Table
 	metrics *api.Metrics
 	plug    *plugin.Server
-	eng     *engineView
 
 	mu         sync.Mutex
 	cfg        *config.Config
 	book       *cnm.Book
 	kern       *machinery
 	fab        fabric.Fabric
+	eng        *engineView
 	under      underlay
 	pools      []netip.Prefix // that the fabric was told of
 	waitingFor string         // why the agent is not ready
@@ -92,6 +92,13 @@ func (a *Agent) config() *config.Config {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.cfg
+}
+
+// engine is the view of the engine; nil while starting, and on a node without one.
+func (a *Agent) engine() *engineView {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.eng
 }
 
 func (a *Agent) waiting(why string) {
@@ -150,7 +157,9 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = nil
 	}
-	a.log.Info("stopped; the kernel is as it was", slog.Any("err", err))
+	if err == nil {
+		a.log.Info("stopped; the kernel is as it was")
+	}
 	return err
 }
 
@@ -196,8 +205,11 @@ func (a *Agent) open(ctx context.Context, g *errgroup.Group, local *store.Local)
 	}
 	if a.plug != nil {
 		a.plug.Open(book, a.loop)
-		a.eng = newEngineView(a, engine.New(a.config().Docker.Socket))
-		g.Go(func() error { return a.eng.run(ctx) })
+		view := newEngineView(a, engine.New(a.config().Docker.Socket))
+		a.mu.Lock()
+		a.eng = view
+		a.mu.Unlock()
+		g.Go(func() error { return view.run(ctx) })
 	}
 	a.waiting("")
 	a.notify("READY=1")

@@ -10,6 +10,7 @@ import (
 	"fairway/internal/cnm"
 	"fairway/internal/config"
 	"fairway/internal/fabric/bgp"
+	"fairway/internal/kernel"
 	"fairway/internal/kernel/rtnl"
 	"fairway/internal/plan"
 	"fairway/internal/reconcile"
@@ -36,7 +37,7 @@ func (a *Agent) input(ctx context.Context) (plan.Input, error) {
 		a.log.Error("the fabric did not take in its settings", slog.Any("err", err))
 	}
 	in := plan.Input{
-		Node:     a.planNode(cfg, u),
+		Node:     a.planNode(cfg, u, facts),
 		Networks: snap.Networks, Endpoints: snap.Endpoints, Heard: a.rib.Snapshot(), Facts: facts,
 	}
 	for _, b := range snap.Blocks {
@@ -50,11 +51,19 @@ func (a *Agent) input(ctx context.Context) (plan.Input, error) {
 	return in, nil
 }
 
-func (a *Agent) planNode(cfg *config.Config, u underlay) plan.Node {
+func (a *Agent) planNode(cfg *config.Config, u underlay, facts kernel.Facts) plan.Node {
 	n := plan.Node{MTU: u.MTU, Docker: cfg.Docker.Enabled}
-	// A preferred source must be an address of the node, or the kernel refuses the route.
-	if u.Link != "" {
-		n.Addr4, n.Addr6 = u.Addr4, u.Addr6
+	// A preferred source must be an address of the node at this moment, or the kernel refuses the route. IPv6 addresses
+	// go when their link goes down.
+	for _, l := range facts.Links {
+		for _, p := range l.Addrs {
+			switch p.Addr() {
+			case u.Addr4:
+				n.Addr4 = u.Addr4
+			case u.Addr6:
+				n.Addr6 = u.Addr6
+			}
+		}
 	}
 	if cfg.Fabric == config.FabricBGP && cfg.BGP.Listen.IsValid() {
 		n.BGPPort = cfg.BGP.Listen.Port()

@@ -17,7 +17,7 @@ import (
 
 // Status implements api.Viewer: the node on one screen.
 func (a *Agent) Status(ctx context.Context) (api.Status, error) {
-	cfg, res, eng := a.config(), a.loop.last(), a.eng.state()
+	cfg, res, eng := a.config(), a.loop.last(), a.engine().state()
 	a.mu.Lock()
 	u, book := a.under, a.book
 	a.mu.Unlock()

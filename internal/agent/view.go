@@ -19,7 +19,7 @@ func (a *Agent) Containers(context.Context) ([]api.Container, error) {
 	if book == nil {
 		return nil, nil
 	}
-	snap, res, eng := book.Snapshot(), a.loop.last(), a.eng.state()
+	snap, res, eng := book.Snapshot(), a.loop.last(), a.engine().state()
 	out := make([]api.Container, 0, len(snap.Endpoints))
 	for _, e := range snap.Endpoints {
 		c := api.Container{
@@ -62,7 +62,7 @@ func (a *Agent) Networks(context.Context) ([]api.Network, error) {
 	if book == nil {
 		return nil, nil
 	}
-	snap, eng := book.Snapshot(), a.eng.state()
+	snap, eng := book.Snapshot(), a.engine().state()
 	a.mu.Lock()
 	mtu := a.under.MTU
 	a.mu.Unlock()

@@ -17,10 +17,7 @@ import (
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
-var (
-	errStarting = errors.New("the agent is still starting")
-	errNoEngine = errors.New("this node serves no engine (docker.enabled is false)")
-)
+var errStarting = errors.New("the agent is still starting")
 
 // IPAM implements api.Addresses.
 func (a *Agent) IPAM(context.Context) (api.IPAM, error) {
@@ -28,7 +25,7 @@ func (a *Agent) IPAM(context.Context) (api.IPAM, error) {
 	if book == nil {
 		return api.IPAM{}, errStarting
 	}
-	snap, eng := book.Snapshot(), a.eng.state()
+	snap, eng := book.Snapshot(), a.engine().state()
 	name := func(network string) string { return cmp.Or(eng.Networks[network].Name, network) }
 	out := api.IPAM{Pools: a.poolViews(snap, book.Usage(), name), Holdings: []api.Holding{}}
 	down := a.config().IPAM.HoldDown
@@ -122,10 +119,10 @@ func (a *Agent) IPAMCheck(ctx context.Context, fix bool) ([]api.Leak, error) {
 	switch {
 	case a.bookNow() == nil:
 		return nil, errStarting
-	case a.eng == nil:
-		return nil, errNoEngine
+	case a.engine() == nil:
+		return nil, nil // no engine, so nothing of an engine's is held
 	}
-	return a.eng.check(ctx, fix)
+	return a.engine().check(ctx, fix)
 }
 
 // IPAMRelease implements api.Addresses.
