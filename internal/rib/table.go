@@ -130,7 +130,9 @@ func (t *Table) set(src Source, prefix netip.Prefix, paths []Path) bool {
 	if !prefix.IsValid() {
 		return false
 	}
-	slices.SortFunc(paths, comparePath)
+	if len(paths) > 1 {
+		slices.SortFunc(paths, comparePath)
+	}
 	if slices.EqualFunc(t.heard[src][prefix], paths, equalPath) {
 		return false
 	}

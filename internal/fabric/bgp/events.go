@@ -23,7 +23,6 @@ func (f *Fabric) handle(events []event) {
 	for _, e := range events {
 		switch {
 		case e.paths != nil:
-			f.changes.Add(1)
 			f.learned.merge(e.paths, f.multipath)
 		case e.peer != nil:
 			f.changes.Add(1)
@@ -37,6 +36,7 @@ func (f *Fabric) handle(events []event) {
 			f.onAdvert(e.advert)
 		}
 	}
+	f.limit(false)
 	f.converge()
 }
 
@@ -64,8 +64,6 @@ func (f *Fabric) onPeer(p *apiutil.Peer) {
 		f.onUp(s, p)
 	case was == bgp.BGP_FSM_ESTABLISHED && was != s.state:
 		f.onDown(s, p, up, hold)
-	case p.State.AdminState == api.PeerState_ADMIN_STATE_PFX_CT:
-		f.punish(s, f.tooMany(s))
 	case s.state == bgp.BGP_FSM_IDLE && was > bgp.BGP_FSM_ACTIVE:
 		f.failed(s, reason(p))
 	case s.stale && p.State.DisconnectReason == api.PeerState_DISCONNECT_REASON_RESTART_TIMER_EXPIRED:
@@ -93,6 +91,7 @@ func (f *Fabric) onUp(s *session, p *apiutil.Peer) {
 		f.punish(s, fmt.Sprintf("the peer is in our AS %d, which must be asked for: set asn: %d", s.asn, s.asn))
 		return
 	}
+	f.startBFD(s)
 	f.log.Info("session is up", slog.String("peer", s.display()), slog.Uint64("asn", uint64(s.asn)), slog.String("router_id", s.routerID.String()))
 	f.changed()
 }
@@ -102,9 +101,6 @@ func (f *Fabric) onDown(s *session, p *apiutil.Peer, up, hold time.Duration) {
 	s.waiting = nil
 	why := reason(p)
 	switch {
-	case p.State.AdminState == api.PeerState_ADMIN_STATE_PFX_CT:
-		f.punish(s, f.tooMany(s))
-		f.ended(s, s.fault)
 	case p.State.DisconnectReason != api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART:
 		f.ended(s, why)
 		if up >= flapping {
@@ -116,6 +112,8 @@ func (f *Fabric) onDown(s *session, p *apiutil.Peer, up, hold time.Duration) {
 		f.ended(s, fmt.Sprintf("nothing heard for the hold time of %v", hold))
 		f.reopen(s)
 	default:
+		// The peer's BFD ends with its agent and begins anew; FRR takes it badly when it is up before its session.
+		f.stopBFD(s)
 		s.stale = true
 		f.learned.mark(s.known, true)
 		f.ended(s, "the peer closed the connection and may be restarting: its routes are kept for its restart time")
@@ -127,10 +125,6 @@ func (f *Fabric) onDown(s *session, p *apiutil.Peer, up, hold time.Duration) {
 func (f *Fabric) timedOut(s *session) bool {
 	have := f.inGoBGP(s)
 	return have != nil && have.GetState().GetMessages().GetSent().GetNotification() > s.sent
-}
-
-func (f *Fabric) tooMany(s *session) string {
-	return fmt.Sprintf("the peer told more than %d prefixes of one family: find out why, or raise bgp.import.maxPrefixes", s.max)
 }
 
 // inGoBGP asks GoBGP for one peer.

@@ -194,22 +194,24 @@ func (f *Fabric) sync() error {
 func (f *Fabric) work(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for {
+	for seconds := 1; ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-f.queue.wake:
 			f.handle(f.queue.take())
 		case <-tick.C:
-			f.retry()
+			f.retry(seconds%recount == 0)
+			seconds++
 		}
 	}
 }
 
-// retry lets sessions whose waiting time is over try again.
-func (f *Fabric) retry() {
+// retry lets sessions whose waiting time is over try again, and counts prefixes.
+func (f *Fabric) retry(countAll bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.limit(countAll)
 	if err := f.sync(); err != nil {
 		f.log.Debug("sync peers", slog.Any("err", err))
 	}

@@ -210,7 +210,7 @@ func TestMaxPrefixes(t *testing.T) {
 	r.announce("10.9.2.0/26", "10.9.3.0/26", "10.9.4.0/26")
 	eventually(t, "three are not", n.has("10.9.2.0/26"))
 	p := n.peer("10.77.0.2")
-	if p.State != "idle" || !strings.Contains(p.Problem, "more than 2 prefixes") || !strings.Contains(p.Problem, "bgp.import.maxPrefixes") {
+	if p.State != "idle" || !strings.Contains(p.Problem, "3 prefixes of one family, and 2 are allowed") || !strings.Contains(p.Problem, "bgp.import.maxPrefixes") {
 		t.Errorf("peer %+v", p)
 	}
 	holds(t, 3*time.Second, "it stays closed", n.has("10.9.2.0/26"))

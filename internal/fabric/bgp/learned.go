@@ -22,6 +22,7 @@ type learned struct {
 	// blocked peers are taken out of GoBGP but their last updates may still be on the way to us.
 	blocked map[netip.Addr]bool
 	stale   map[netip.Addr]bool
+	heard   map[netip.Addr]int    // paths taken from a peer since heardSince was told to begin anew
 	links   map[netip.Addr]string // over which a peer is reached, for link-local next hops
 	attrs   attrCache
 }
@@ -36,7 +37,8 @@ type entry struct {
 func newLearned(table *rib.Table) *learned {
 	return &learned{
 		rib: table, paths: map[netip.Prefix][]entry{},
-		blocked: map[netip.Addr]bool{}, stale: map[netip.Addr]bool{}, links: map[netip.Addr]string{},
+		blocked: map[netip.Addr]bool{}, stale: map[netip.Addr]bool{},
+		heard: map[netip.Addr]int{}, links: map[netip.Addr]string{},
 	}
 }
 
@@ -60,11 +62,23 @@ func (l *learned) merge(changes []*apiutil.Path, multi bool) {
 			l.drop(prefix, peer, c.RemoteID, multi)
 		default:
 			path.Stale = l.stale[peer]
+			l.heard[peer]++
 			l.put(prefix, entry{peer, c.RemoteID, path}, multi)
 		}
 		touched[prefix] = true
 	}
 	l.publish(touched)
+}
+
+// heardSince is how many paths were taken from a peer since the count last began; anew begins it.
+func (l *learned) heardSince(peer netip.Addr, anew bool) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.heard[peer]
+	if anew {
+		delete(l.heard, peer)
+	}
+	return n
 }
 
 func (l *learned) put(prefix netip.Prefix, e entry, multi bool) {
@@ -113,15 +127,19 @@ func (l *learned) block(peer netip.Addr) {
 	}
 	l.blocked[peer] = true
 	delete(l.stale, peer)
-	touched := map[netip.Prefix]bool{}
+	delete(l.heard, peer)
+	changes := map[netip.Prefix][]rib.Path{}
 	for prefix, all := range l.paths {
 		if !slices.ContainsFunc(all, func(e entry) bool { return e.peer == peer }) {
 			continue
 		}
-		l.keep(prefix, slices.DeleteFunc(all, func(e entry) bool { return e.peer == peer }))
-		touched[prefix] = true
+		all = slices.DeleteFunc(all, func(e entry) bool { return e.peer == peer })
+		l.keep(prefix, all)
+		changes[prefix] = ribPaths(all)
 	}
-	l.publish(touched)
+	if len(changes) > 0 {
+		l.rib.Update(rib.BGP, changes)
+	}
 }
 
 // unblock is called when a new session with the peer is up, before its first path.
@@ -162,12 +180,19 @@ func (l *learned) publish(touched map[netip.Prefix]bool) {
 	}
 	changes := make(map[netip.Prefix][]rib.Path, len(touched))
 	for prefix := range touched {
-		all := l.paths[prefix]
-		paths := make([]rib.Path, len(all))
-		for i, e := range all {
-			paths[i] = e.path
-		}
-		changes[prefix] = paths
+		changes[prefix] = ribPaths(l.paths[prefix])
 	}
 	l.rib.Update(rib.BGP, changes)
+}
+
+// ribPaths copies paths for the rib, which keeps them.
+func ribPaths(all []entry) []rib.Path {
+	if len(all) == 0 {
+		return nil
+	}
+	paths := make([]rib.Path, len(all))
+	for i, e := range all {
+		paths[i] = e.path
+	}
+	return paths
 }

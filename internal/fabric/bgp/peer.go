@@ -63,8 +63,7 @@ func (f *Fabric) familiesOf(s *session) []*api.AfiSafi {
 		a := &api.AfiSafi{
 			Config: &api.AfiSafiConfig{Family: apiFamily(family), Enabled: true},
 			// Hearing several paths from one peer costs nothing; telling several is left to bigger reflectors.
-			AddPaths:     &api.AddPaths{Config: &api.AddPathsConfig{Receive: f.multipath}},
-			PrefixLimits: &api.PrefixLimit{Family: apiFamily(family), MaxPrefixes: s.max},
+			AddPaths: &api.AddPaths{Config: &api.AddPathsConfig{Receive: f.multipath}},
 		}
 		if s.set.restart.Enabled {
 			// Without this per family, GoBGP is a helper only.

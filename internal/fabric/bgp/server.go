@@ -67,6 +67,7 @@ func (f *Fabric) open(ctx context.Context, s *server.BgpServer) error {
 	}
 	err := s.WatchEvent(ctx, server.WatchEventMessageCallbacks{
 		OnBestPath: func(paths []*apiutil.Path, _ time.Time) {
+			f.changes.Add(1) // a refused or a second-best path comes as no path
 			if len(paths) > 0 {
 				f.queue.put(event{paths: paths})
 			}

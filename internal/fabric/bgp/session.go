@@ -21,7 +21,7 @@ const (
 	flapping = 5 * time.Second
 )
 
-// settings are what a session is made of. A change of one ends the session, except for max and bfd.
+// settings are what a session is made of. A change of one ends the session.
 type settings struct {
 	peer    config.Peer // without BFD
 	restart config.GracefulRestart
@@ -51,6 +51,7 @@ type session struct {
 	hold      time.Duration
 	sent      uint64              // NOTIFICATIONs sent when the session came up
 	waiting   map[bgp.Family]bool // families whose End-of-RIB is still to come
+	counted   int                 // prefixes of the larger family when they were last counted
 	reported  bool                // all of them came once
 	stale     bool                // its paths are those of before a restart
 }
@@ -149,8 +150,9 @@ func (f *Fabric) apply(s *session) error {
 		return nil
 	}
 	if s.known.IsValid() {
-		f.limit(s)
-		f.startBFD(s)
+		if !s.stale {
+			f.startBFD(s)
+		}
 		return nil
 	}
 	peer := f.peerOf(s)
@@ -212,17 +214,6 @@ func (f *Fabric) punish(s *session, why string) {
 	s.until, s.fault, s.heldBy = f.now().Add(penalty), why, why
 	f.log.Error("peer refused", slog.String("peer", s.name), slog.String("reason", why), slog.Duration("retry_in", penalty))
 	f.remove(s)
-}
-
-// limit takes up a changed max-prefix limit without ending the session.
-func (f *Fabric) limit(s *session) {
-	if len(s.peer.AfiSafis) == 0 || s.peer.AfiSafis[0].PrefixLimits.GetMaxPrefixes() == s.max {
-		return
-	}
-	s.peer.AfiSafis = f.familiesOf(s)
-	if _, err := f.server.UpdatePeer(context.Background(), &api.UpdatePeerRequest{Peer: s.peer}); err != nil {
-		f.log.Warn("change prefix limit", slog.String("peer", s.name), slog.Any("err", err))
-	}
 }
 
 func (f *Fabric) setState(s *session, state bgp.FSMState) {

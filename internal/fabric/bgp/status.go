@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"fairway/internal/config"
 	"fairway/internal/fabric"
@@ -18,11 +19,11 @@ import (
 	"github.com/osrg/gobgp/v4/pkg/server"
 )
 
-// counted are a peer's numbers. They are GoBGP's, counted anew only when something was heard or told since, because
-// counting walks through all routes.
+// counted are a peer's numbers. They are GoBGP's, counted anew only when something was heard or told since, or a while ago:
+// counting walks through all routes, and routes that come back to us (an AS loop) are not reported.
 type counted struct {
 	changes                 uint64 // Fabric.changes when they were counted
-	updates                 uint64 // UPDATE messages received
+	when                    time.Time
 	received, refused, sent int
 	contested               []netip.Prefix // prefixes of ours that the peer's node holds, too
 }
@@ -82,13 +83,12 @@ func stateName(s bgp.FSMState) string {
 func (f *Fabric) count(srv *server.BgpServer, filter policy, told map[netip.Prefix]bool, peer netip.Addr, p *fabric.Peer) {
 	f.countMu.Lock()
 	defer f.countMu.Unlock()
-	changes := f.changes.Load()
-	updates := f.updates(srv, peer)
+	changes, now := f.changes.Load(), f.now()
 	key := peer.String()
 	c, ok := f.counts[key]
-	if !ok || c.changes != changes || c.updates != updates {
+	if !ok || c.changes != changes || now.Sub(c.when) >= recount*time.Second {
 		c = f.countAnew(srv, filter, told, peer)
-		c.changes, c.updates = changes, updates
+		c.changes, c.when = changes, now
 		f.counts[key] = c
 	}
 	p.Received, p.Refused, p.Sent = c.received, c.refused, c.sent
@@ -99,14 +99,6 @@ func (f *Fabric) count(srv *server.BgpServer, filter policy, told map[netip.Pref
 		}
 		p.Problem = strings.TrimPrefix(p.Problem+"; "+text, "; ")
 	}
-}
-
-func (f *Fabric) updates(srv *server.BgpServer, peer netip.Addr) uint64 {
-	var n uint64
-	f.ask(srv, &api.ListPeerRequest{Address: peer.String()}, func(p *api.Peer) {
-		n = p.GetState().GetMessages().GetReceived().GetUpdate()
-	})
-	return n
 }
 
 func (f *Fabric) ask(srv *server.BgpServer, r *api.ListPeerRequest, fn func(*api.Peer)) {
