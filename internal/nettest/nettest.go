@@ -29,6 +29,7 @@ func Require(tb testing.TB) {
 		_ = ns.close()
 		return
 	}
+	_ = ns.close()
 	if os.Getenv(RequireEnv) == "1" {
 		tb.Fatalf("%s=1, but: %v", RequireEnv, err)
 	}
@@ -56,25 +57,39 @@ func New(tb testing.TB) *Namespace {
 
 // open makes a namespace: a thread unshares, and ends with its goroutine.
 func open() (*Namespace, error) {
-	type made struct {
-		ns  *Namespace
-		err error
-	}
-	out := make(chan made)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends here
+	ns := &Namespace{}
+	err := onThrowAwayThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			out <- made{err: fmt.Errorf("unshare network namespace: %w", err)}
+			return fmt.Errorf("unshare network namespace: %w", err)
+		}
+		var err error
+		if ns.file, err = os.Open("/proc/thread-self/ns/net"); err != nil {
+			return err
+		}
+		return loopbackUp()
+	})
+	return ns, err
+}
+
+// onThrowAwayThread runs fn on a thread that ends afterwards. It is never the main thread, which cannot end, and whose
+// namespaces /proc/self shows as those of the process.
+func onThrowAwayThread(fn func() error) (err error) {
+	done := make(chan struct{})
+	var run func()
+	run = func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			go run() // on another thread, as long as this one is held
+			<-done
+			runtime.UnlockOSThread()
 			return
 		}
-		f, err := os.Open("/proc/thread-self/ns/net")
-		if err == nil {
-			err = loopbackUp()
-		}
-		out <- made{&Namespace{file: f}, err}
-	}()
-	m := <-out
-	return m.ns, m.err
+		defer close(done)
+		err = fn() // the thread stays locked and ends with its goroutine
+	}
+	go run()
+	<-done
+	return err
 }
 
 // loopbackUp sets the loopback link of the thread's namespace up.
@@ -123,16 +138,12 @@ func (n *Namespace) Bind(path string) {
 // Do runs fn on a thread inside the namespace. Goroutines that fn starts are outside. fn must not end the test
 // (testing.TB.FailNow), as it runs on another goroutine; it returns an error instead.
 func (n *Namespace) Do(fn func() error) error {
-	out := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends here
+	return onThrowAwayThread(func() error {
 		if err := unix.Setns(n.FD(), unix.CLONE_NEWNET); err != nil {
-			out <- fmt.Errorf("enter network namespace: %w", err)
-			return
+			return fmt.Errorf("enter network namespace: %w", err)
 		}
-		out <- fn()
-	}()
-	return <-out
+		return fn()
+	})
 }
 
 // Command runs a command inside the namespace and returns its standard output. An error has its standard error.

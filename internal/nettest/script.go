@@ -3,6 +3,7 @@ package nettest
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -58,9 +59,7 @@ func Script(p testscript.Params) testscript.Params {
 			scriptCommand(ts, neg, args[0], args[1:])
 		},
 	}
-	for name, fn := range p.Cmds {
-		cmds[name] = fn
-	}
+	maps.Copy(cmds, p.Cmds)
 	p.Cmds = cmds
 	return p
 }

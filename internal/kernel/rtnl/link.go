@@ -77,20 +77,20 @@ func (t links) make(ctx context.Context, c *conn, name string, want kernel.Link)
 	t.h.fresh.add(name, want.Peer.Name)
 	errs := c.doAll(
 		func(w *builder) {
-			w.begin(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, ifinfo(unix.AF_UNSPEC, 0, 0, 0)...)
+			w.begin(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, ifinfo(0, 0, 0)...)
 			endpoint(w, name, want.MTU, want.MAC)
 			w.nest(unix.IFLA_LINKINFO, func() {
 				w.str(unix.IFLA_INFO_KIND, string(kernel.Veth))
 				w.nest(unix.IFLA_INFO_DATA, func() {
 					w.nest(vethPeer, func() {
-						w.b = append(w.b, ifinfo(unix.AF_UNSPEC, 0, 0, 0)...)
+						w.b = append(w.b, ifinfo(0, 0, 0)...)
 						endpoint(w, want.Peer.Name, want.MTU, want.Peer.MAC)
 					})
 				})
 			})
 		},
 		func(w *builder) {
-			w.begin(unix.RTM_SETLINK, 0, ifinfo(unix.AF_UNSPEC, 0, unix.IFF_UP, unix.IFF_UP)...)
+			w.begin(unix.RTM_SETLINK, 0, ifinfo(0, unix.IFF_UP, unix.IFF_UP)...)
 			w.str(unix.IFLA_IFNAME, name)
 			w.str(unix.IFLA_IFALIAS, want.Alias)
 		})
@@ -101,7 +101,7 @@ func (t links) make(ctx context.Context, c *conn, name string, want kernel.Link)
 	if errs[1] != nil {
 		t.h.fresh.drop(name, want.Peer.Name)
 		undo := c.do(func(w *builder) {
-			w.begin(unix.RTM_DELLINK, 0, ifinfo(unix.AF_UNSPEC, 0, 0, 0)...)
+			w.begin(unix.RTM_DELLINK, 0, ifinfo(0, 0, 0)...)
 			w.str(unix.IFLA_IFNAME, name)
 		})
 		return errors.Join(fmt.Errorf("mark link %q with alias %q: %w", name, want.Alias, errs[1]), undo)
@@ -125,7 +125,7 @@ func endpoint(w *builder, name string, mtu int, mac kernel.MAC) {
 // change sets what differs on a link that is there.
 func (t links) change(ctx context.Context, c *conn, have linkMsg, want kernel.Link) error {
 	err := c.do(func(w *builder) {
-		w.begin(unix.RTM_SETLINK, 0, ifinfo(unix.AF_UNSPEC, have.index, unix.IFF_UP, unix.IFF_UP)...)
+		w.begin(unix.RTM_SETLINK, 0, ifinfo(have.index, unix.IFF_UP, unix.IFF_UP)...)
 		if want.MTU > 0 && want.MTU != have.mtu {
 			w.u32(unix.IFLA_MTU, uint32(want.MTU))
 		}
@@ -156,7 +156,7 @@ func (t links) Delete(ctx context.Context, name string) error {
 			return stranger(have)
 		}
 		err = c.do(func(w *builder) {
-			w.begin(unix.RTM_DELLINK, 0, ifinfo(unix.AF_UNSPEC, have.index, 0, 0)...)
+			w.begin(unix.RTM_DELLINK, 0, ifinfo(have.index, 0, 0)...)
 		})
 		if err != nil && !errors.Is(err, unix.ENODEV) {
 			return fmt.Errorf("delete link %q: %w", name, err)
@@ -229,11 +229,11 @@ func (t links) deleteGroup(ctx context.Context, c *conn, gone []linkMsg, failed 
 		}
 	}
 	c.pipeline(ctx, len(gone), func(w *builder, i int) {
-		w.begin(unix.RTM_SETLINK, 0, ifinfo(unix.AF_UNSPEC, gone[i].index, 0, 0)...)
+		w.begin(unix.RTM_SETLINK, 0, ifinfo(gone[i].index, 0, 0)...)
 		w.u32(unix.IFLA_GROUP, group)
 	}, fail)
 	err := c.do(func(w *builder) {
-		w.begin(unix.RTM_DELLINK, 0, ifinfo(unix.AF_UNSPEC, 0, 0, 0)...)
+		w.begin(unix.RTM_DELLINK, 0, ifinfo(0, 0, 0)...)
 		w.u32(unix.IFLA_GROUP, group)
 	})
 	for i, l := range gone {

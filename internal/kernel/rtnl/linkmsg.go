@@ -81,20 +81,26 @@ func parseLink(p []byte) (linkMsg, bool) {
 		case unix.IFLA_NEW_NETNSID:
 			l.moved = true
 		case unix.IFLA_LINKINFO:
-			for t, v := range attributes(v) {
-				if t == unix.IFLA_INFO_KIND {
-					l.kind = text(v)
-				}
-			}
+			l.kind = infoKind(v)
 		}
 	}
 	return l, true
 }
 
+// infoKind is the kind of a link that is not hardware.
+func infoKind(info []byte) string {
+	for t, v := range attributes(info) {
+		if t == unix.IFLA_INFO_KIND {
+			return text(v)
+		}
+	}
+	return ""
+}
+
 // dumpLinks lists all links of the socket's namespace.
 func dumpLinks(ctx context.Context, c *conn) ([]linkMsg, error) {
 	return dump(ctx, c, func(w *builder) {
-		w.begin(unix.RTM_GETLINK, 0, ifinfo(unix.AF_UNSPEC, 0, 0, 0)...)
+		w.begin(unix.RTM_GETLINK, 0, ifinfo(0, 0, 0)...)
 		w.u32(unix.IFLA_EXT_MASK, skipStats)
 	}, parseLink)
 }
@@ -105,7 +111,7 @@ func getLink(c *conn, name string) (l linkMsg, found bool, err error) {
 		return l, false, nil // the kernel would refuse to look
 	}
 	l, err = get(c, func(w *builder) {
-		w.begin(unix.RTM_GETLINK, 0, ifinfo(unix.AF_UNSPEC, 0, 0, 0)...)
+		w.begin(unix.RTM_GETLINK, 0, ifinfo(0, 0, 0)...)
 		w.str(unix.IFLA_IFNAME, name)
 		w.u32(unix.IFLA_EXT_MASK, skipStats)
 	}, parseLink)
@@ -118,7 +124,7 @@ func getLink(c *conn, name string) (l linkMsg, found bool, err error) {
 // getLinkAt finds a link by its index.
 func getLinkAt(c *conn, index int) (linkMsg, error) {
 	return get(c, func(w *builder) {
-		w.begin(unix.RTM_GETLINK, 0, ifinfo(unix.AF_UNSPEC, index, 0, 0)...)
+		w.begin(unix.RTM_GETLINK, 0, ifinfo(index, 0, 0)...)
 		w.u32(unix.IFLA_EXT_MASK, skipStats)
 	}, parseLink)
 }

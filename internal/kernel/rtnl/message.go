@@ -102,9 +102,9 @@ func (w *builder) pad() {
 	}
 }
 
-// ifinfo is a struct ifinfomsg.
-func ifinfo(family byte, index int, flags, change uint32) []byte {
-	b := []byte{family, 0, 0, 0}
+// ifinfo is a struct ifinfomsg of no family.
+func ifinfo(index int, flags, change uint32) []byte {
+	b := []byte{unix.AF_UNSPEC, 0, 0, 0}
 	b = binary.NativeEndian.AppendUint32(b, uint32(index))
 	b = binary.NativeEndian.AppendUint32(b, flags)
 	return binary.NativeEndian.AppendUint32(b, change)

@@ -76,7 +76,7 @@ func TestKernelError(t *testing.T) {
 // Whatever the messages are, reading them ends, and without a panic.
 func FuzzMessages(f *testing.F) {
 	var w builder
-	w.begin(unix.RTM_NEWLINK, 0, ifinfo(unix.AF_UNSPEC, 7, unix.IFF_UP, 0)...)
+	w.begin(unix.RTM_NEWLINK, 0, ifinfo(7, unix.IFF_UP, 0)...)
 	endpoint(&w, "fw0", 1500, kernel.MAC{2, 0, 0, 0, 0, 1})
 	w.end(1)
 	addrBody(&w, unix.RTM_NEWADDR, 0, 7, netip.MustParsePrefix("fd00::1/64"))

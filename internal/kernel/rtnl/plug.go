@@ -75,7 +75,7 @@ func (h *Handle) move(ctx context.Context, name string, ns int, mac kernel.MAC) 
 			return fmt.Errorf("link %q is not the peer of a veth of ours", name)
 		}
 		err = c.do(func(w *builder) {
-			w.begin(unix.RTM_SETLINK, 0, ifinfo(unix.AF_UNSPEC, l.index, 0, 0)...)
+			w.begin(unix.RTM_SETLINK, 0, ifinfo(l.index, 0, 0)...)
 			w.u32(unix.IFLA_NET_NS_FD, uint32(ns))
 			w.str(unix.IFLA_IFNAME, "eth%d") // the kernel finds the first free number
 			w.bytes(unix.IFLA_ADDRESS, mac[:])
@@ -103,7 +103,7 @@ func (h *Handle) configure(ns int, c *conn, l linkMsg, addrs []netip.Prefix) err
 		}
 	}
 	err := c.do(func(w *builder) {
-		w.begin(unix.RTM_SETLINK, 0, ifinfo(unix.AF_UNSPEC, l.index, unix.IFF_UP, unix.IFF_UP)...)
+		w.begin(unix.RTM_SETLINK, 0, ifinfo(l.index, unix.IFF_UP, unix.IFF_UP)...)
 	})
 	if err != nil {
 		return fmt.Errorf("set interface %s up: %w", l.name, err)

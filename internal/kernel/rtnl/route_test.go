@@ -51,11 +51,11 @@ func manyRoutes(n int, r kernel.Route) map[kernel.RouteKey]kernel.Route {
 	return out
 }
 
-func batcher(t testing.TB, h *rtnl.Handle) reconcile.Batcher[kernel.RouteKey, kernel.Route] {
-	t.Helper()
+func batcher(tb testing.TB, h *rtnl.Handle) reconcile.Batcher[kernel.RouteKey, kernel.Route] {
+	tb.Helper()
 	b, ok := h.Routes().(reconcile.Batcher[kernel.RouteKey, kernel.Route])
 	if !ok {
-		t.Fatal("the table of routes is no Batcher")
+		tb.Fatal("the table of routes is no Batcher")
 	}
 	return b
 }

@@ -99,16 +99,23 @@ func check(k kernel.RouteKey, r kernel.Route, index map[string]int) error {
 		return fmt.Errorf("type %q is not one of: %s, %s", r.Type, kernel.Unicast, kernel.Blackhole)
 	}
 	for _, n := range r.NextHops {
-		switch {
-		case n.Link == "" && !n.Via.IsValid():
-			return errors.New("a next hop names neither gateway nor link")
-		case n.Link == "" && n.Via.IsLinkLocalUnicast():
-			return fmt.Errorf("next hop %s is link-local and needs a link", n.Via)
-		case n.Link != "" && index[n.Link] == 0:
-			return fmt.Errorf("link %q: %w", n.Link, unix.ENODEV)
-		case n.Via.Is4() && k.Dst.Addr().Is6():
-			return fmt.Errorf("next hop %s: Linux sends IPv6 through no IPv4 gateway", n.Via)
+		if err := checkHop(k, n, index); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+func checkHop(k kernel.RouteKey, n kernel.NextHop, index map[string]int) error {
+	switch {
+	case n.Link == "" && !n.Via.IsValid():
+		return errors.New("a next hop names neither gateway nor link")
+	case n.Link == "" && n.Via.IsLinkLocalUnicast():
+		return fmt.Errorf("next hop %s is link-local and needs a link", n.Via)
+	case n.Link != "" && index[n.Link] == 0:
+		return fmt.Errorf("link %q: %w", n.Link, unix.ENODEV)
+	case n.Via.Is4() && k.Dst.Addr().Is6():
+		return fmt.Errorf("next hop %s: Linux sends IPv6 through no IPv4 gateway", n.Via)
 	}
 	return nil
 }
@@ -116,9 +123,10 @@ func check(k kernel.RouteKey, r kernel.Route, index map[string]int) error {
 // run creates the routes, and replaces those that are there and ours. unsure says that a question for one route may not
 // tell all that stands in its place.
 func (b *routeBatch) run(ctx context.Context, unsure bool) error {
-	todo, err := b.todo, error(nil)
+	todo := b.todo
 	if len(todo) > oneByOne {
 		// Cheaper than to try each and fail.
+		var err error
 		if todo, err = b.compare(ctx, todo); err != nil {
 			return err
 		}

@@ -64,14 +64,28 @@ func (r *routeMsg) parse(p []byte) bool {
 		return false
 	}
 	*r = routeMsg{tos: p[3], table: int(p[4]), protocol: p[5], typ: p[7], hops: r.hops[:0]}
-	dst, one := netip.IPv4Unspecified(), hop{dead: flags&unix.RTNH_F_DEAD != 0}
+	dst := netip.IPv4Unspecified()
 	if p[0] == unix.AF_INET6 {
 		dst = netip.IPv6Unspecified()
 	}
-	for t, v := range attributes(p[sizeRoute:]) {
+	one := r.attributes(p[sizeRoute:], &dst)
+	one.dead = flags&unix.RTNH_F_DEAD != 0
+	r.key = kernel.RouteKey{Dst: netip.PrefixFrom(dst, int(p[1]))}
+	switch {
+	case r.typ != unix.RTN_UNICAST:
+		r.hops = r.hops[:0] // an IPv6 blackhole says that it goes to lo
+	case len(r.hops) == 0:
+		r.hops = append(r.hops, one)
+	}
+	return r.key.Dst.IsValid()
+}
+
+// attributes reads the attributes of a route, and returns the next hop of one that has one alone.
+func (r *routeMsg) attributes(b []byte, dst *netip.Addr) (one hop) {
+	for t, v := range attributes(b) {
 		switch t {
 		case unix.RTA_DST:
-			dst = address(v)
+			*dst = address(v)
 		case unix.RTA_TABLE:
 			r.table = number(v)
 		case unix.RTA_PRIORITY:
@@ -88,14 +102,7 @@ func (r *routeMsg) parse(p []byte) bool {
 			r.hops = appendHops(r.hops, v)
 		}
 	}
-	r.key = kernel.RouteKey{Dst: netip.PrefixFrom(dst, int(p[1]))}
-	switch {
-	case r.typ != unix.RTN_UNICAST:
-		r.hops = r.hops[:0] // an IPv6 blackhole says that it goes to lo
-	case len(r.hops) == 0:
-		r.hops = append(r.hops, one)
-	}
-	return r.key.Dst.IsValid()
+	return one
 }
 
 func appendHops(out []hop, b []byte) []hop {

@@ -151,23 +151,34 @@ func openOwnNamespace() (int, error) {
 
 // inNamespace runs fn on a thread that is in the network namespace of the file descriptor. The thread comes back to
 // where it was; if it cannot, it ends with its goroutine instead of being used again.
-func inNamespace(ns int, fn func() error) error {
-	done := make(chan error, 1)
-	go func() {
+func inNamespace(ns int, fn func() error) (err error) {
+	done := make(chan struct{})
+	var run func()
+	run = func() {
 		runtime.LockOSThread()
-		back, err := enter(ns)
-		if err != nil {
+		if unix.Gettid() == unix.Getpid() {
+			// The main thread cannot end, and /proc/self shows its namespaces as the process's. While it is held here,
+			// another goroutine has another thread.
+			go run()
+			<-done
 			runtime.UnlockOSThread()
-			done <- err
+			return
+		}
+		defer close(done)
+		back, failed := enter(ns)
+		if failed != nil {
+			runtime.UnlockOSThread()
+			err = failed
 			return
 		}
 		err = fn()
 		if back() == nil {
 			runtime.UnlockOSThread()
 		}
-		done <- err
-	}()
-	return <-done
+	}
+	go run()
+	<-done
+	return err
 }
 
 // enter takes the calling thread into the namespace, unless it is there already, which needs no privilege.

@@ -135,7 +135,7 @@ func openSandbox(path string) (int, error) {
 		_ = unix.Close(ns)
 		return -1, fmt.Errorf("examine %s: %w", path, err)
 	}
-	if int64(st.Type) != unix.NSFS_MAGIC {
+	if int64(st.Type) != unix.NSFS_MAGIC { //nolint:unconvert // 32 bits wide on some platforms
 		_ = unix.Close(ns)
 		return -1, fmt.Errorf("%s is no namespace: %w", path, ErrNotReady)
 	}

@@ -106,11 +106,11 @@ func parseRouteLine(s kernel.State, f []string) error {
 }
 
 // mustState is parseState for Go tests.
-func mustState(t testing.TB, text string) kernel.State {
-	t.Helper()
+func mustState(tb testing.TB, text string) kernel.State {
+	tb.Helper()
 	s, err := parseState(text)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return s
 }
@@ -170,40 +170,40 @@ func apply(ctx context.Context, h *rtnl.Handle, s kernel.State) (touched int, er
 }
 
 // open returns a handle on a new namespace.
-func open(t testing.TB) (*rtnl.Handle, *nettest.Namespace) {
-	t.Helper()
-	ns := nettest.New(t)
-	return openAt(t, ns), ns
+func open(tb testing.TB) (*rtnl.Handle, *nettest.Namespace) {
+	tb.Helper()
+	ns := nettest.New(tb)
+	return openAt(tb, ns), ns
 }
 
-func openAt(t testing.TB, ns *nettest.Namespace) *rtnl.Handle {
-	t.Helper()
+func openAt(tb testing.TB, ns *nettest.Namespace) *rtnl.Handle {
+	tb.Helper()
 	h, err := rtnl.Open(rtnl.Config{Namespace: ns.FD()})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(h.Close)
+	tb.Cleanup(h.Close)
 	return h
 }
 
 // mustApply applies, and checks that a second time does nothing.
-func mustApply(t testing.TB, h *rtnl.Handle, text string) {
-	t.Helper()
-	s := mustState(t, text)
-	if _, err := apply(t.Context(), h, s); err != nil {
-		t.Fatal(err)
+func mustApply(tb testing.TB, h *rtnl.Handle, text string) {
+	tb.Helper()
+	s := mustState(tb, text)
+	if _, err := apply(tb.Context(), h, s); err != nil {
+		tb.Fatal(err)
 	}
-	if n, err := apply(t.Context(), h, s); n != 0 || err != nil {
-		t.Fatalf("applied again: %d objects touched, error %v", n, err)
+	if n, err := apply(tb.Context(), h, s); n != 0 || err != nil {
+		tb.Fatalf("applied again: %d objects touched, error %v", n, err)
 	}
 }
 
 // listed is the text of what the handle lists.
-func listed(t testing.TB, h *rtnl.Handle) string {
-	t.Helper()
-	s, err := readState(t.Context(), h)
+func listed(tb testing.TB, h *rtnl.Handle) string {
+	tb.Helper()
+	s, err := readState(tb.Context(), h)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return s.String()
 }

@@ -50,9 +50,10 @@ func (h *Handle) Watch(ctx context.Context, fn func(Event)) error {
 	for ctx.Err() == nil {
 		started, err := h.watchOnce(ctx, fn)
 		began = began || started
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // the end of the context is how it ends
+		}
 		switch {
-		case ctx.Err() != nil:
-			return nil
 		case !began:
 			return fmt.Errorf("watch the kernel: %w", err)
 		case errors.Is(err, errLost):

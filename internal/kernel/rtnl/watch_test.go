@@ -338,9 +338,8 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 	h, _ := open(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	err := error(nil)
 	go func() { done <- h.Watch(ctx, func(rtnl.Event) { cancel() }) }()
-	if err = <-done; err != nil {
+	if err := <-done; err != nil {
 		t.Errorf("Watch: %v", err)
 	}
 	h.Close()

@@ -123,12 +123,13 @@ func (w *watcher) link(name string, l kernel.Link, deleted bool) {
 // take takes in one message.
 func (w *watcher) take(h header, p []byte) {
 	switch h.typ {
-	case unix.RTM_NEWLINK:
-		if l, ok := parseLink(p); ok && l.full {
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		l, ok := parseLink(p)
+		switch {
+		case !ok || !l.full:
+		case h.typ == unix.RTM_NEWLINK:
 			w.newLink(l)
-		}
-	case unix.RTM_DELLINK:
-		if l, ok := parseLink(p); ok {
+		default:
 			w.delLink(l)
 		}
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
@@ -136,19 +137,12 @@ func (w *watcher) take(h header, p []byte) {
 			w.addr(a, h.typ == unix.RTM_DELADDR)
 		}
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
-		n, ok := parseNeigh(p)
-		if l := w.links[n.index]; ok && l.ours() {
-			w.fn(Event{Neigh: &reconcile.Change[kernel.NeighKey, kernel.MAC]{
-				Key: kernel.NeighKey{Link: l.name, IP: n.ip}, Val: n.mac, Deleted: h.typ == unix.RTM_DELNEIGH || !n.permanent,
-			}})
+		if n, ok := parseNeigh(p); ok {
+			w.neigh(n, h.typ == unix.RTM_DELNEIGH)
 		}
-	case unix.RTM_NEWROUTE:
+	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 		if r, ok := parseRoute(p); ok && r.table == unix.RT_TABLE_MAIN {
-			w.newRoute(h, &r)
-		}
-	case unix.RTM_DELROUTE:
-		if r, ok := parseRoute(p); ok && r.table == unix.RT_TABLE_MAIN {
-			w.delRoute(&r)
+			w.anyRoute(h, &r)
 		}
 	case unix.RTM_NEWNETCONF:
 		w.netconf(p)
@@ -158,30 +152,33 @@ func (w *watcher) take(h header, p []byte) {
 func (w *watcher) newLink(l linkMsg) {
 	was, known := w.links[l.index]
 	w.links[l.index] = l
-	used := w.routes.uses(l.index)
 	if known && w.rekeyed(was, l) {
 		w.fn(Event{Lost: true})
 	}
-	if known && was.up() && !l.up() && used {
-		w.stale = true
-	}
+	w.stale = w.stale || was.up() && !l.up() && w.routes.uses(l.index)
 	switch {
 	case l.ours():
 		w.h.fresh.drop(l.name)
 		w.link(l.name, l.link(), false)
-		if !known || !was.ours() {
-			was = linkMsg{peer: l.peer, peerNS: -1}
-		}
-		if was.peerNS != l.peerNS || was.peer != l.peer || was.carrier != l.carrier {
+		if peerChanged(was, l) {
 			w.fn(Event{Sandbox: l.name})
 		}
-	case known && was.ours():
+	case was.ours():
 		w.link(was.name, kernel.Link{}, true)
 		w.facts = true
 	case w.h.fresh.has(l.name):
 	default:
 		w.facts = w.facts || !known || !sameFact(was, l)
 	}
+}
+
+// peerChanged says that the other end of a veth went elsewhere, or came up or down. That of a link which was not ours
+// before is taken to have been here, and down.
+func peerChanged(was, now linkMsg) bool {
+	if !was.ours() {
+		return now.peerNS >= 0 || now.carrier
+	}
+	return was.peerNS != now.peerNS || was.peer != now.peer || was.carrier != now.carrier
 }
 
 // rekeyed says that a change of a link changes other tables: their keys have its name in them, and what is on it became
@@ -243,10 +240,26 @@ func (w *watcher) addr(a addrMsg, deleted bool) {
 	}
 }
 
-func (w *watcher) newRoute(h header, r *routeMsg) {
+func (w *watcher) neigh(n neighMsg, deleted bool) {
+	if l := w.links[n.index]; l.ours() {
+		w.fn(Event{Neigh: &reconcile.Change[kernel.NeighKey, kernel.MAC]{
+			Key: kernel.NeighKey{Link: l.name, IP: n.ip}, Val: n.mac, Deleted: deleted || !n.permanent,
+		}})
+	}
+}
+
+func (w *watcher) anyRoute(h header, r *routeMsg) {
 	if r.key.Dst.Bits() == 0 && !r.ours() {
 		w.facts = true
 	}
+	if h.typ == unix.RTM_NEWROUTE {
+		w.newRoute(h, r)
+	} else if r.ours() {
+		w.delRoute(r)
+	}
+}
+
+func (w *watcher) newRoute(h header, r *routeMsg) {
 	was, known := w.routes.ways[r.key]
 	switch {
 	case !r.ourSlot():
@@ -269,12 +282,6 @@ func (w *watcher) newRoute(h header, r *routeMsg) {
 }
 
 func (w *watcher) delRoute(r *routeMsg) {
-	if r.key.Dst.Bits() == 0 && !r.ours() {
-		w.facts = true
-	}
-	if !r.ours() {
-		return
-	}
 	if was := w.routes.ways[r.key]; was != nil && len(was.hops) > max(len(r.hops), 1) {
 		w.stale = true // IPv6 takes single next hops off a route
 		return
