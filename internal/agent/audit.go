@@ -50,10 +50,17 @@ func (v *engineView) leaks(book *cnm.Book, s engineState, now time.Time) []leak 
 		}
 	}
 	for _, h := range book.Unused(unusedAge) {
-		out = append(out, addressLeak(book, h))
+		out = append(out, addressLeak(book, h, "was given out and no endpoint made with it"))
+	}
+	for _, h := range book.Orphans() {
+		if old(h.Since, now, s, leakAge) {
+			out = append(out, addressLeak(book, h, "is held for endpoint "+short(h.Endpoint)+", which is deleted"))
+		}
 	}
 	return out
 }
+
+func short(id string) string { return id[:min(12, len(id))] }
 
 // old says that a thing had its last change well before the engine was looked at.
 func old(changed, now time.Time, s engineState, age time.Duration) bool {
@@ -65,11 +72,11 @@ func (v *engineView) endpointLeak(book *cnm.Book, e cnm.Endpoint) leak {
 		key: "endpoint/" + e.ID,
 		Leak: api.Leak{
 			Kind: "endpoint", Endpoint: e.ID, Network: e.Network, Link: e.LinkName(),
-			What:   fmt.Sprintf("endpoint %s (%s) with %v is not known to the engine", e.ID[:min(12, len(e.ID))], e.State, e.All()),
+			What:   fmt.Sprintf("endpoint %s (%s) with %v is not known to the engine", short(e.ID), e.State, e.All()),
 			Action: "delete the endpoint, its link and routes, and release its addresses",
 		},
 		end: func(ctx context.Context) error {
-			if err := book.DeleteEndpoint(ctx, e.Network, e.ID); err != nil {
+			if err := book.DropEndpoint(ctx, e.ID); err != nil {
 				return err
 			}
 			return v.a.loop.Apply(ctx, "")
@@ -82,7 +89,7 @@ func (v *engineView) networkLeak(book *cnm.Book, n cnm.Network) leak {
 		key: "network/" + n.ID,
 		Leak: api.Leak{
 			Kind: "network", Network: n.ID,
-			What:   fmt.Sprintf("network %s is not known to the engine", n.ID[:min(12, len(n.ID))]),
+			What:   fmt.Sprintf("network %s is not known to the engine", short(n.ID)),
 			Action: "forget the network and release its subnets",
 		},
 		end: func(ctx context.Context) error {
@@ -109,12 +116,12 @@ func poolLeak(book *cnm.Book, p ipam.Pool) leak {
 	}
 }
 
-func addressLeak(book *cnm.Book, h ipam.Holding) leak {
+func addressLeak(book *cnm.Book, h ipam.Holding, why string) leak {
 	return leak{
 		key: "address/" + h.Pool + "/" + h.Addr.String() + "/" + fmt.Sprint(h.Generation),
 		Leak: api.Leak{
 			Kind: "address", Address: h.Addr, Network: h.Network,
-			What: fmt.Sprintf("address %s was given out and no endpoint made with it", h.Addr), Action: "release the address",
+			What: fmt.Sprintf("address %s %s", h.Addr, why), Action: "release the address",
 		},
 		end: func(ctx context.Context) error { return book.ReleaseAddress(ctx, h.Pool, h.Addr) },
 	}

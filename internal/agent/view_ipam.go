@@ -142,8 +142,8 @@ func (a *Agent) IPAMRelease(ctx context.Context, addr netip.Addr, force bool) er
 	case h.Endpoint != "" && !force:
 		return api.Conflict(fmt.Errorf("address %s belongs to endpoint %s; stop its container, or use --force when the container is gone", addr, h.Endpoint))
 	}
-	if h.Endpoint != "" {
-		if err := book.DeleteEndpoint(ctx, "", h.Endpoint); err != nil {
+	if _, ok := book.Endpoint(h.Endpoint); ok {
+		if err := book.DropEndpoint(ctx, h.Endpoint); err != nil {
 			return err
 		}
 		return a.loop.Apply(ctx, "")

@@ -165,10 +165,23 @@ func (b *Book) Leave(ctx context.Context, network, endpoint string) error {
 	})
 }
 
-// DeleteEndpoint forgets an endpoint and lets go of its addresses. One that is unknown is no error.
+// DeleteEndpoint forgets an endpoint. Its addresses stay held until the engine releases each, as it does next: let go
+// of now, one could be given to another container, and that release would take it from there. One that is unknown is no
+// error.
 func (b *Book) DeleteEndpoint(ctx context.Context, network, endpoint string) error {
 	return b.edit(ctx, func(c *change) error {
-		if e, ok := b.endpoints[endpoint]; ok && (network == "" || e.Network == network) {
+		if e, ok := b.endpoints[endpoint]; ok && e.Network == network {
+			b.removeEndpoint(c, endpoint)
+			b.addresses(c, b.alloc.ReleaseExtra(endpoint))
+		}
+		return nil
+	})
+}
+
+// DropEndpoint forgets an endpoint that the engine does not have, and lets go of its addresses.
+func (b *Book) DropEndpoint(ctx context.Context, endpoint string) error {
+	return b.edit(ctx, func(c *change) error {
+		if _, ok := b.endpoints[endpoint]; ok {
 			b.dropEndpoint(c, endpoint)
 		}
 		return nil

@@ -135,6 +135,16 @@ func (b *Book) Unused(age time.Duration) []ipam.Holding {
 	return b.alloc.Unbound(age)
 }
 
+// Orphans are addresses held for endpoints that are deleted, until the engine releases them.
+func (b *Book) Orphans() []ipam.Holding {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.DeleteFunc(b.alloc.Holdings(), func(h ipam.Holding) bool {
+		_, alive := b.endpoints[h.Endpoint]
+		return alive || h.Endpoint == "" || h.State != ipam.StateHeld
+	})
+}
+
 // Usage tells how full the pools and their blocks are.
 func (b *Book) Usage() []ipam.PoolUsage {
 	b.mu.Lock()

@@ -31,7 +31,7 @@ func (b *Book) CreateNetwork(ctx context.Context, req NetworkRequest) error {
 		for _, s := range n.Subnets {
 			cidrs = append(cidrs, s.Prefix)
 		}
-		if err := b.bind(c, n, static); err != nil {
+		if err := b.bind(c, n, static, req.space()); err != nil {
 			return err
 		}
 		for i := range n.Subnets {
@@ -43,12 +43,12 @@ func (b *Book) CreateNetwork(ctx context.Context, req NetworkRequest) error {
 }
 
 // bind ties the pools of the subnets to the network.
-func (b *Book) bind(c *change, n Network, static []netip.Prefix) error {
+func (b *Book) bind(c *change, n Network, static []netip.Prefix, space string) error {
 	cidrs := make([]netip.Prefix, 0, len(n.Subnets))
 	for _, s := range n.Subnets {
 		cidrs = append(cidrs, s.Prefix)
 	}
-	d, err := b.alloc.BindNetwork(n.ID, cidrs, ipam.BindSettings{Static: static})
+	d, err := b.alloc.BindNetwork(n.ID, cidrs, ipam.BindSettings{Space: space, Static: static})
 	if errors.Is(err, ipam.ErrForeignPool) {
 		return fmt.Errorf("mode=%s needs addresses from fairway: create the network with --ipam-driver too (%w)", n.Mode, err)
 	}

@@ -171,6 +171,38 @@ func TestLifeOfAnEndpoint(t *testing.T) {
 	}
 }
 
+// A release that comes late must not take the address from whoever has it by then: it is the deleted endpoint's until
+// the engine releases it.
+func TestDeletedEndpointKeepsItsAddressUntilReleased(t *testing.T) {
+	r := newRig(t)
+	if err := r.network(t, "net1", "10.9.0.0/16", nil); err != nil {
+		t.Fatal(err)
+	}
+	e, err := r.endpoint(t, "net1", epID, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool, addr := r.Snapshot().Networks[0].Subnets[0].Pool, e.Addrs[0].Addr()
+	if err := r.DeleteEndpoint(t.Context(), "net1", epID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.RequestAddress(t.Context(), cnm.AddressRequest{Pool: pool, Addr: addr}); !errors.Is(err, ipam.ErrInUse) {
+		t.Errorf("the address was given out again before it was released: %v", err)
+	}
+	if o := r.Orphans(); len(o) != 1 || o[0].Addr != addr {
+		t.Errorf("orphans %v", o)
+	}
+	if err := r.ReleaseAddress(t.Context(), pool, addr); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.RequestAddress(t.Context(), cnm.AddressRequest{Pool: pool, Addr: addr}); err != nil {
+		t.Errorf("after the release: %v", err)
+	}
+	if o := r.Orphans(); len(o) != 0 {
+		t.Errorf("orphans %v", o)
+	}
+}
+
 func TestInternalNetworkHasNoDefaultRoute(t *testing.T) {
 	r := newRig(t)
 	pool, cidr, err := r.RequestPool(t.Context(), cnm.PoolRequest{Space: "s", Pool: pfx("10.9.0.0/16")})

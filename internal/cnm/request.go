@@ -15,6 +15,16 @@ type NetworkRequest struct {
 	IPv6     []SubnetRequest
 }
 
+// space is the address space that the engine had the subnets from; "" when it does not say.
+func (r NetworkRequest) space() string {
+	for _, s := range append(r.IPv4[:len(r.IPv4):len(r.IPv4)], r.IPv6...) {
+		if s.Space != "" {
+			return s.Space
+		}
+	}
+	return ""
+}
+
 // SubnetRequest is one entry of IPv4Data or IPv6Data.
 type SubnetRequest struct {
 	Prefix  netip.Prefix // as given, host bits and all

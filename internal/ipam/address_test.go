@@ -12,18 +12,18 @@ import (
 	"fairway/internal/ipam"
 )
 
-// Addresses never used come first, in order; then the one that rested longest.
+// Addresses never used come first, in order and the edges of a given part last; then the one that rested longest.
 func TestOrder(t *testing.T) {
 	c := newClock()
 	a := newAllocator(c, ipam.Plan{})
 	p := network(t, a, "n1", "10.9.0.0/24", "10.9.0.8/29") // eight addresses, none reserved
 
 	for i := range 4 {
-		if got := run(t, a, p, fmt.Sprint("e", i)); got != ip("10.9.0.8").Next() && i == 1 {
-			t.Fatalf("second address %v, want 10.9.0.9", got)
+		if got := run(t, a, p, fmt.Sprint("e", i)); got != ip("10.9.0.10") && i == 1 {
+			t.Fatalf("second address %v, want 10.9.0.10", got)
 		}
 	}
-	for _, addr := range []string{"10.9.0.10", "10.9.0.8", "10.9.0.9"} {
+	for _, addr := range []string{"10.9.0.11", "10.9.0.9", "10.9.0.10"} {
 		release(t, a, p.ID, ip(addr))
 		c.advance(time.Second)
 	}
@@ -32,7 +32,7 @@ func TestOrder(t *testing.T) {
 	for i := range 7 {
 		got = append(got, run(t, a, p, fmt.Sprint("f", i)).String())
 	}
-	want := []string{"10.9.0.12", "10.9.0.13", "10.9.0.14", "10.9.0.15", "10.9.0.10", "10.9.0.8", "10.9.0.9"}
+	want := []string{"10.9.0.13", "10.9.0.14", "10.9.0.8", "10.9.0.15", "10.9.0.11", "10.9.0.9", "10.9.0.10"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -440,7 +440,7 @@ func TestHugeBlock(t *testing.T) {
 	p := network(t, a, "n1", "fd09::/32", "fd09:0:1::/48")
 	for i := range 6000 {
 		addr := run(t, a, p, "e")
-		if i == 0 && addr != ip("fd09:0:1::") {
+		if i == 0 && addr != ip("fd09:0:1::1") {
 			t.Fatalf("first address %v", addr)
 		}
 		release(t, a, p.ID, addr)

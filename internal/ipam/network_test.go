@@ -244,8 +244,8 @@ func TestHoldExtra(t *testing.T) {
 			network(t, a, "n2", "10.8.0.0/16", "10.8.8.0/24")
 			_, _, err := a.RequestPool(ipam.PoolRequest{Space: space, Pool: pfx("10.7.0.0/16"), Range: pfx("10.7.8.0/24")})
 			must(t, err)
-			run(t, a, p, "other")
 			run(t, a, p, "e0") // 10.9.8.1
+			run(t, a, p, "other")
 			_, err = a.HoldExtra("n1", "e0", []netip.Addr{ip("192.0.2.9")}, nil)
 			must(t, err)
 			before := dump(t, a)

@@ -36,7 +36,7 @@ func TestRequestPool(t *testing.T) {
 		{name: "/128", plan: lonely(), pool: "fd09::/128", size: 128, gateway: "fd09::", firstGot: "full"},
 		{
 			name: "ip-range", pool: "10.9.0.0/16", sub: "10.9.8.0/22", id: "v1/local/10.9.0.0/16/10.9.8.0/22",
-			own: "10.9.8.0/22", static: "10.9.192.0/18", size: 26, gateway: "10.9.0.1", firstGot: "10.9.8.0",
+			own: "10.9.8.0/22", static: "10.9.192.0/18", size: 26, gateway: "10.9.0.1", firstGot: "10.9.8.1",
 		},
 		{
 			name: "ip-range has the gateway", pool: "10.9.0.0/24", sub: "10.9.0.0/26", id: "v1/local/10.9.0.0/24/10.9.0.0/26",
@@ -44,11 +44,11 @@ func TestRequestPool(t *testing.T) {
 		},
 		{
 			name: "ip-range is the last quarter", pool: "10.9.0.0/24", sub: "10.9.0.192/26", id: "v1/local/10.9.0.0/24/10.9.0.192/26",
-			own: "10.9.0.192/26", size: 26, gateway: "10.9.0.1", firstGot: "10.9.0.192",
+			own: "10.9.0.192/26", size: 26, gateway: "10.9.0.1", firstGot: "10.9.0.193",
 		},
 		{
 			name: "ip-range has some of the last quarter", pool: "10.9.0.0/24", sub: "10.9.0.192/28", id: "v1/local/10.9.0.0/24/10.9.0.192/28",
-			own: "10.9.0.192/28", static: "10.9.0.192/26", size: 26, gateway: "10.9.0.1", firstGot: "10.9.0.192",
+			own: "10.9.0.192/28", static: "10.9.0.192/26", size: 26, gateway: "10.9.0.1", firstGot: "10.9.0.193",
 		},
 		{
 			name: "ip-range is the subnet", pool: "10.9.0.0/24", sub: "10.9.0.0/24", id: "v1/local/10.9.0.0/24/10.9.0.0/24",
@@ -56,7 +56,7 @@ func TestRequestPool(t *testing.T) {
 		},
 		{
 			name: "block of the config", plan: ipam.Plan{Pools: []ipam.PoolPlan{block}}, pool: "10.9.0.0/16",
-			own: "10.9.1.0/24", static: "10.9.192.0/18", size: 26, gateway: "10.9.0.1", firstGot: "10.9.1.0",
+			own: "10.9.1.0/24", static: "10.9.192.0/18", size: 26, gateway: "10.9.0.1", firstGot: "10.9.1.1",
 		},
 		{
 			name: "subnet inside the block of the config", plan: ipam.Plan{Pools: []ipam.PoolPlan{block}}, pool: "10.9.1.128/25",
@@ -64,11 +64,11 @@ func TestRequestPool(t *testing.T) {
 		},
 		{
 			name: "ip-range wins over block", plan: ipam.Plan{Pools: []ipam.PoolPlan{block}}, pool: "10.9.0.0/16", sub: "10.9.8.0/22",
-			id: "v1/local/10.9.0.0/16/10.9.8.0/22", own: "10.9.8.0/22", static: "10.9.192.0/18", size: 26, gateway: "10.9.0.1", firstGot: "10.9.8.0",
+			id: "v1/local/10.9.0.0/16/10.9.8.0/22", own: "10.9.8.0/22", static: "10.9.192.0/18", size: 26, gateway: "10.9.0.1", firstGot: "10.9.8.1",
 		},
 		{
 			name: "ip-range, alone", plan: lonely(), pool: "fd09::/64", sub: "fd09::1:0/112", id: "v1/local/fd09::/64/fd09::1:0/112",
-			own: "fd09::1:0/112", static: "fd09:0:0:0:c000::/66", size: 122, gateway: "fd09::1", firstGot: "fd09::1:0",
+			own: "fd09::1:0/112", static: "fd09:0:0:0:c000::/66", size: 122, gateway: "fd09::1", firstGot: "fd09::1:1",
 		},
 	}
 	for _, tt := range tests {

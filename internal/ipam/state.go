@@ -119,14 +119,39 @@ func (p *pool) unused() (netip.Addr, bool) {
 	for ; p.fresh < len(p.blocks); p.fresh++ {
 		b := p.blocks[p.fresh]
 		for b.next.IsValid() && b.CIDR.Contains(b.next) {
-			if _, taken := p.leases[b.next]; !taken && !p.nobodys(b.next) {
+			if p.free(b.next) && !slices.Contains(b.edges(), b.next) {
 				return b.next, true
 			}
 			b.next = b.next.Next()
 		}
 		b.next = netip.Addr{}
 	}
+	for _, b := range p.blocks {
+		for _, addr := range b.edges() {
+			if p.free(addr) {
+				return addr, true
+			}
+		}
+	}
 	return netip.Addr{}, false
+}
+
+// free tells that a container may have the address, and none ever had it.
+func (p *pool) free(addr netip.Addr) bool {
+	_, taken := p.leases[addr]
+	return !taken && !p.nobodys(addr)
+}
+
+// edges are addresses of a given part that are chosen when no other is left: its first one, and its last one of IPv4.
+// Users take a part for a subnet, where nobody has these.
+func (b *block) edges() []netip.Addr {
+	switch {
+	case !b.given || hostBits(b.CIDR) < 3:
+		return nil
+	case b.CIDR.Addr().Is4():
+		return []netip.Addr{b.CIDR.Addr(), last(b.CIDR)}
+	}
+	return []netip.Addr{b.CIDR.Addr()}
 }
 
 // forgotten makes an address that was used one that never was.
