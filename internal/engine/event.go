@@ -24,7 +24,7 @@ type Event struct {
 // then until the next call is lost, so list anew after it. A since other than zero asks for what the engine remembers of
 // the time from then on (its last 256 events). The channel must be read, or the context ended.
 //
-// Engine 20.10 sends the disconnect of an explicit `network disconnect` twice.
+// Engines up to 26 send the disconnect of an explicit `network disconnect` twice.
 func (c *Client) Events(ctx context.Context, since time.Time) (<-chan Event, error) {
 	prefix, err := c.negotiate(ctx)
 	if err != nil {

@@ -203,9 +203,11 @@ func operInfo(body []byte) (job, error) {
 	}, c.err
 }
 
-// connectivity refuses published ports. The engine says it only for the endpoint that is the container's gateway, whose
-// driver has to publish them; a container that has its gateway on a Docker bridge publishes there, and CreateEndpoint,
-// which is told of the ports too, cannot know.
+// connectivity refuses published ports. The engine says it only for an endpoint that is the container's gateway, whose
+// driver has to publish them. CreateEndpoint is told of them too, but also for containers that have their gateway on a
+// Docker bridge, and not for those that came to that bridge first. What cannot be told here is whether a bridge is to be
+// joined after us and take the gateway over: engines join a container's networks in random order, the default bridge
+// alone always first.
 func connectivity(body []byte) (job, error) {
 	in, err := unmarshal[connectivityRequest](body)
 	if err != nil {
@@ -220,7 +222,8 @@ func connectivity(body []byte) (job, error) {
 		}
 	}
 	if len(ports) > 0 {
-		c.fail("publish port %s: ports of the node (-p, -P) are not available in this version; the container can be reached at its own address, so leave -p out and use ADDRESS:%d", publishing(ports), ports[0].Port)
+		c.fail("publish port %s: ports of the node (-p, -P) are not available in this version; the container can be reached at its own address, so leave -p out and use ADDRESS:%d"+
+			" (if they are meant for a bridge that the container is on too: the engine joins networks in no fixed order, start it again)", publishing(ports), ports[0].Port)
 	}
 	return j, c.err
 }
