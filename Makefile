@@ -18,7 +18,7 @@ PACKAGES = $(shell $(GO) list ./... | grep -v '/test/')
 ROOTFS ?= $(shell . /etc/os-release; [ "$$ID" = debian ] && echo bookworm,forky || echo "$${UBUNTU_CODENAME:-$$VERSION_CODENAME}")
 
 # Tests that need root are compiled without it.
-ENV_KEPT := CI,FAIRWAY_BIN,FAIRWAY_ROOTFS,FAIRWAY_REQUIRE_NETNS,FAIRWAY_LAB_CACHE,FAIRWAY_LAB_DIR,FAIRWAY_LAB_MIRROR
+ENV_KEPT := CI,FAIRWAY_E2E_FULL,FAIRWAY_E2E_ROOTFS,FAIRWAY_BIN,FAIRWAY_ROOTFS,FAIRWAY_REQUIRE_NETNS,FAIRWAY_LAB_CACHE,FAIRWAY_LAB_DIR,FAIRWAY_LAB_MIRROR
 ifneq ($(shell id -u),0)
 SUDO    := sudo --preserve-env=$(ENV_KEPT)
 AS_ROOT := -exec '$(SUDO)'
