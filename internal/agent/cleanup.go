@@ -37,7 +37,7 @@ func Cleanup(ctx context.Context, opt CleanupOptions) (gone []string, err error)
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
 	defer rt.Close()
-	routes, err := empty(ctx, "route", rt.Routes(), opt.DryRun, func(k kernel.RouteKey, r kernel.Route) string { return kernel.RouteText(k, r) })
+	routes, err := empty(ctx, "route", rt.Routes(), opt.DryRun, kernel.RouteText)
 	gone = append(gone, routes...)
 	// Addresses and neighbours of our links go with them.
 	links, lerr := empty(ctx, "link", rt.Links(), opt.DryRun, func(k string, l kernel.Link) string { return k + " " + l.Alias })

@@ -56,11 +56,9 @@ func (v *engineView) state() engineState {
 // while the engine is away.
 func (v *engineView) run(ctx context.Context) error {
 	for ctx.Err() == nil {
-		err := v.follow(ctx)
-		if ctx.Err() != nil {
-			return nil
+		if err := v.follow(ctx); ctx.Err() == nil {
+			v.lost(err)
 		}
-		v.lost(err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(engineRetry):

@@ -98,60 +98,78 @@ func (a *Agent) fabricStatus(ctx context.Context, s *api.Status, res result) {
 	}
 }
 
+// findings collects conditions.
+type findings []api.Condition
+
+func (f *findings) add(code string, sev api.Severity, hint, format string, args ...any) {
+	*f = append(*f, api.Condition{Code: code, Severity: sev, Text: fmt.Sprintf(format, args...), Hint: hint})
+}
+
 // conditionsNow are all faults that stand, without the time since when.
 func (a *Agent) conditionsNow(cfg *config.Config, s api.Status, res result, eng engineState) []api.Condition {
-	var out []api.Condition
-	add := func(code string, sev api.Severity, hint, format string, args ...any) {
-		out = append(out, api.Condition{Code: code, Severity: sev, Text: fmt.Sprintf(format, args...), Hint: hint})
-	}
+	var f findings
 	if !s.Ready {
-		add("starting", api.SeverityWarning, "", "not ready: %s", s.Reason)
+		f.add("starting", api.SeverityWarning, "", "not ready: %s", s.Reason)
 	}
-	for _, p := range s.Kernel.Pending {
-		add("not-applied", api.SeverityError, "it is tried again; the log of the agent has the details", "%s", p)
-	}
-	if res.Err != nil && len(s.Kernel.Pending) == 0 {
-		add("not-applied", api.SeverityError, "it is tried again; the log of the agent has the details", "%v", res.Err)
-	}
-	for _, p := range res.Output.Problems {
-		add(strings.ReplaceAll(p.Code, "_", "-"), api.SeverityError, p.Hint, "%s", p.Text)
-	}
-	for _, p := range s.Fabric.Peers {
-		switch {
-		case p.Problem != "":
-			add("peer-problem", api.SeverityError, "", "peer %s: %s", p.Name, p.Problem)
-		case !p.Established():
-			add("peer-down", api.SeverityError, "check that it runs, that its AS number and password agree, and that TCP port 179 is open between the two",
-				"peer %s is %s%s", p.Name, p.State, because(p.LastError))
-		}
-	}
+	f.kernel(s, res)
+	f.peers(s.Fabric.Peers)
 	for _, c := range a.rib.Conflicts() {
 		var who []string
 		for _, p := range c.Paths {
 			who = append(who, cmp.Or(a.holder(p), p.Peer))
 		}
-		add("duplicate-address", api.SeverityError, "stop one of the two containers, or give one of them another address",
+		f.add("duplicate-address", api.SeverityError, "stop one of the two containers, or give one of them another address",
 			"address %s is announced by more than one node: %s", c.Prefix.Addr(), strings.Join(who, ", "))
 	}
 	if cfg.Docker.Enabled && s.Ready && !eng.Reachable && time.Since(a.started) > engineGrace {
-		add("engine-unreachable", api.SeverityWarning, "running containers do not notice; start the engine, or set docker.socket",
+		f.add("engine-unreachable", api.SeverityWarning, "running containers do not notice; start the engine, or set docker.socket",
 			"the Docker engine does not answer at %s%s", cfg.Docker.Socket, because(errText(eng.Err)))
 	}
+	f.tables(s)
+	return append(f, a.firewallConditions()...)
+}
+
+// kernel finds what could not be planned or applied.
+func (f *findings) kernel(s api.Status, res result) {
+	const hint = "it is tried again; the log of the agent has the details"
+	for _, p := range s.Kernel.Pending {
+		f.add("not-applied", api.SeverityError, hint, "%s", p)
+	}
+	if res.Err != nil && len(s.Kernel.Pending) == 0 {
+		f.add("not-applied", api.SeverityError, hint, "%v", res.Err)
+	}
+	for _, p := range res.Output.Problems {
+		f.add(strings.ReplaceAll(p.Code, "_", "-"), api.SeverityError, p.Hint, "%s", p.Text)
+	}
+}
+
+// peers finds sessions that are down or in trouble.
+func (f *findings) peers(peers []api.Peer) {
+	for _, p := range peers {
+		switch {
+		case p.Problem != "":
+			f.add("peer-problem", api.SeverityError, "", "peer %s: %s", p.Name, p.Problem)
+		case !p.Established():
+			f.add("peer-down", api.SeverityError, "check that it runs, that its AS number and password agree, and that TCP port 179 is open between the two",
+				"peer %s is %s%s", p.Name, p.State, because(p.LastError))
+		}
+	}
+}
+
+// tables finds what is nearly full.
+func (f *findings) tables(s api.Status) {
 	for _, p := range s.Pools {
 		if p.Usage > poolNearlyFull && p.Held > 0 {
-			add("pool-nearly-full", api.SeverityWarning, "`fairway ipam check --fix` ends leaks; else give the network a larger subnet or --ip-range",
+			f.add("pool-nearly-full", api.SeverityWarning, "`fairway ipam check --fix` ends leaks; else give the network a larger subnet or --ip-range",
 				"pool %s: %.0f %% of what this node can give out is used", p.CIDR, 100*p.Usage)
 		}
 	}
 	for _, n := range s.Neighbours {
 		if n.Limit > 0 && n.Entries*5 > n.Limit*4 {
-			add("neighbour-table-nearly-full", api.SeverityWarning, "raise net."+n.Family+".neigh.default.gc_thresh3", "%s neighbour table: %d of %d entries", n.Family, n.Entries, n.Limit)
+			f.add("neighbour-table-nearly-full", api.SeverityWarning, "raise net."+n.Family+".neigh.default.gc_thresh3",
+				"%s neighbour table: %d of %d entries", n.Family, n.Entries, n.Limit)
 		}
 	}
-	for _, c := range a.firewallConditions() {
-		out = append(out, c)
-	}
-	return out
 }
 
 const (

@@ -176,8 +176,8 @@ func (b *Book) edit(ctx context.Context, work func(*change) error) error {
 		err = b.store.Commit(ctx, c.txn)
 	}
 	if err != nil {
-		for i := len(c.undo) - 1; i >= 0; i-- {
-			c.undo[i]()
+		for _, undo := range slices.Backward(c.undo) {
+			undo()
 		}
 		return err
 	}

@@ -27,10 +27,6 @@ func (b *Book) CreateNetwork(ctx context.Context, req NetworkRequest) error {
 		if err := b.checkSubnets(n); err != nil {
 			return err
 		}
-		cidrs := make([]netip.Prefix, 0, len(n.Subnets))
-		for _, s := range n.Subnets {
-			cidrs = append(cidrs, s.Prefix)
-		}
 		if err := b.bind(c, n, static, req.space()); err != nil {
 			return err
 		}

@@ -37,9 +37,9 @@ type Options map[string]string
 
 // Subnet is one pool of a network.
 type Subnet struct {
-	Prefix  netip.Prefix `json:"prefix"`            // masked
-	Gateway netip.Addr   `json:"gateway,omitempty"` // zero: none
-	Pool    string       `json:"pool,omitempty"`    // our pool ID; "" when Docker's own IPAM gives the addresses
+	Prefix  netip.Prefix `json:"prefix"`           // masked
+	Gateway netip.Addr   `json:"gateway,omitzero"` // zero: none
+	Pool    string       `json:"pool,omitempty"`   // our pool ID; "" when Docker's own IPAM gives the addresses
 }
 
 // Gateway returns the gateway of the subnet that has the address; zero when none has.
@@ -204,7 +204,7 @@ func (s *settings) setMTU(key, val string, v6 bool) error {
 }
 
 func (s *settings) setStatic(val string) error {
-	for _, part := range strings.Split(val, ",") {
+	for part := range strings.SplitSeq(val, ",") {
 		p, err := netip.ParsePrefix(strings.TrimSpace(part))
 		if err != nil {
 			return fmt.Errorf("option %s=%s: want prefixes inside the subnets, as 10.9.192.0/18, comma-separated", OptStatic, val)

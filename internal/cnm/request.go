@@ -2,6 +2,7 @@ package cnm
 
 import (
 	"net/netip"
+	"slices"
 
 	"fairway/internal/kernel"
 )
@@ -17,7 +18,7 @@ type NetworkRequest struct {
 
 // space is the address space that the engine had the subnets from; "" when it does not say.
 func (r NetworkRequest) space() string {
-	for _, s := range append(r.IPv4[:len(r.IPv4):len(r.IPv4)], r.IPv6...) {
+	for _, s := range slices.Concat(r.IPv4, r.IPv6) {
 		if s.Space != "" {
 			return s.Space
 		}

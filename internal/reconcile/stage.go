@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Stage is one table's part in a pass over several tables that depend on each other.
@@ -54,9 +55,9 @@ func Run(ctx context.Context, stages []Stage) []Report {
 			s.Set(ctx)
 		}
 	}
-	for i := len(stages) - 1; i >= 0; i-- {
+	for i, s := range slices.Backward(stages) {
 		if compared[i] {
-			stages[i].Delete(ctx)
+			s.Delete(ctx)
 		}
 	}
 	for i, s := range stages {

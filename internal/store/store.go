@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // Record is one value under its key. Revision is that of the transaction that wrote it, and grows over all keys.
@@ -60,7 +61,7 @@ func Open(path string) (*Local, error) {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockTimeout})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("open state file %s: another agent has it open; stop that one first, or give this one its own `state` directory", path)
 	}
 	if err != nil {
