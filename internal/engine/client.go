@@ -55,8 +55,8 @@ type statusError struct {
 func (e *statusError) Error() string { return fmt.Sprintf("%s (status %d)", e.message, e.code) }
 
 func isNotFound(err error) bool {
-	var s *statusError
-	return errors.As(err, &s) && s.code == http.StatusNotFound
+	s, ok := errors.AsType[*statusError](err)
+	return ok && s.code == http.StatusNotFound
 }
 
 // open sends a request and returns the answer's body, which the caller closes. The context bounds the body too.
@@ -68,8 +68,7 @@ func (c *Client) open(ctx context.Context, path string, query url.Values) (io.Re
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		var where *url.Error
-		if errors.As(err, &where) {
+		if where, ok := errors.AsType[*url.Error](err); ok {
 			err = where.Err // the address is made up
 		}
 		return nil, nil, c.wrap(ctx, path, err)

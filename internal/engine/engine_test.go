@@ -47,7 +47,7 @@ func serve(t *testing.T, h http.Handler) (c *engine.Client, socket string) {
 // answers is one engine's, by path without the version of the API; "api" is that version.
 type answers map[string]json.RawMessage
 
-func (a answers) api(t testing.TB) string {
+func (a answers) api(t *testing.T) string {
 	t.Helper()
 	var v string
 	if err := json.Unmarshal(a["api"], &v); err != nil {

@@ -74,12 +74,13 @@ func stream(ctx context.Context, body io.Reader, out chan<- Event) error {
 			}
 			TimeNano int64
 		}
-		err := d.Decode(&a)
-		switch {
-		case ctx.Err() != nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-			return nil
-		case err != nil:
-			return fmt.Errorf("read event: %w", err)
+		if err := d.Decode(&a); err != nil {
+			if ctx.Err() != nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+				err = nil
+			} else {
+				err = fmt.Errorf("read event: %w", err)
+			}
+			return err
 		}
 		e := Event{Type: a.Type, Action: a.Action, ID: a.Actor.ID, Attributes: a.Actor.Attributes, Time: time.Unix(0, a.TimeNano)}
 		select {

@@ -106,10 +106,7 @@ func (s *Server) run(base, client context.Context, j job) (any, error) {
 	go func() {
 		defer cancel()
 		answer, err := s.work(ctx, j)
-		if cause := context.Cause(ctx); err != nil && ctx.Err() != nil && cause != ctx.Err() && errors.Is(err, ctx.Err()) {
-			err = fmt.Errorf("%w (%w)", err, cause)
-		}
-		done <- result{answer, err}
+		done <- result{answer, because(ctx, err)}
 	}()
 	timer := time.NewTimer(s.cfg.Deadline)
 	defer timer.Stop()
@@ -119,6 +116,15 @@ func (s *Server) run(base, client context.Context, j job) (any, error) {
 	case <-timer.C:
 		return nil, late
 	}
+}
+
+// because adds to an error that comes of the context's end why it ended.
+func because(ctx context.Context, err error) error {
+	cause := context.Cause(ctx)
+	if err == nil || cause == nil || errors.Is(err, cause) || !errors.Is(err, ctx.Err()) {
+		return err
+	}
+	return fmt.Errorf("%w (%w)", err, cause)
 }
 
 func (s *Server) work(ctx context.Context, j job) (answer any, err error) {

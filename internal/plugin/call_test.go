@@ -55,9 +55,9 @@ func TestApplyOrder(t *testing.T) {
 		t.Errorf("before Join, the kernel was asked for %q", got)
 	}
 	r.works(t, "NetworkDriver.Join", joinBody(ep1))
-	r.works(t, "NetworkDriver.EndpointOperInfo", ref(netA, ep1))
-	r.works(t, "NetworkDriver.Leave", ref(netA, ep1))
-	r.works(t, "NetworkDriver.DeleteEndpoint", ref(netA, ep1))
+	r.works(t, "NetworkDriver.EndpointOperInfo", ref(ep1))
+	r.works(t, "NetworkDriver.Leave", ref(ep1))
+	r.works(t, "NetworkDriver.DeleteEndpoint", ref(ep1))
 	r.works(t, "NetworkDriver.DeleteNetwork", `{"NetworkID":"`+netA+`"}`)
 	if d := cmp.Diff([]string{short(ep1), short(ep1), short(ep1), short(ep1), ""}, k.asked()); d != "" {
 		t.Error(d)
@@ -104,7 +104,7 @@ func TestLeaveFails(t *testing.T) {
 	r.up(t)
 	r.endpoint(t, ep1)
 	for _, m := range []string{"NetworkDriver.Leave", "NetworkDriver.DeleteEndpoint"} {
-		if got := r.fails(t, m, ref(netA, ep1)); !strings.Contains(got, "operation not permitted") {
+		if got := r.fails(t, m, ref(ep1)); !strings.Contains(got, "operation not permitted") {
 			t.Errorf("%s: %s", m, got)
 		}
 		if !strings.Contains(r.log.String(), "level=WARN msg=\"driver call\" op="+m+" network=1fec4f6bd0cd endpoint=cc1f00000000") {
@@ -114,7 +114,7 @@ func TestLeaveFails(t *testing.T) {
 	if _, ok := book.Endpoint(ep1); ok {
 		t.Error("the endpoint is still in the book")
 	}
-	r.works(t, "NetworkDriver.EndpointOperInfo", ref(netA, ep1))
+	r.works(t, "NetworkDriver.EndpointOperInfo", ref(ep1))
 	if !strings.Contains(r.log.String(), "endpoint is not complete yet") {
 		t.Errorf("log:\n%s", r.log)
 	}
@@ -131,9 +131,9 @@ func TestHangingKernel(t *testing.T) {
 		r.endpoint(t, ep1)
 		for method, body := range map[string]string{
 			"NetworkDriver.Join":             joinBody(ep1),
-			"NetworkDriver.Leave":            ref(netA, ep1),
-			"NetworkDriver.EndpointOperInfo": ref(netA, ep1),
-			"NetworkDriver.DeleteEndpoint":   ref(netA, ep2),
+			"NetworkDriver.Leave":            ref(ep1),
+			"NetworkDriver.EndpointOperInfo": ref(ep1),
+			"NetworkDriver.DeleteEndpoint":   ref(ep2),
 			"NetworkDriver.DeleteNetwork":    `{"NetworkID":"ffff"}`,
 		} {
 			start := time.Now()
@@ -174,17 +174,17 @@ func TestStuckBook(t *testing.T) {
 		r.endpoint(t, ep2)
 		for _, m := range []string{"NetworkDriver.Leave", "NetworkDriver.DeleteEndpoint"} {
 			start := time.Now()
-			if got := r.fails(t, m, ref(netA, ep1)); !strings.Contains(got, "no result within 20s") {
+			if got := r.fails(t, m, ref(ep1)); !strings.Contains(got, "no result within 20s") {
 				t.Errorf("%s: %s", m, got)
 			}
 			if d := time.Since(start); d > DefaultDeadline {
 				t.Errorf("%s took %s", m, d)
 			}
 		}
-		r.works(t, "NetworkDriver.DeleteEndpoint", ref(netA, ep2))
+		r.works(t, "NetworkDriver.DeleteEndpoint", ref(ep2))
 		close(book.release)
 		synctest.Wait()
-		r.works(t, "NetworkDriver.Leave", ref(netA, ep1))
+		r.works(t, "NetworkDriver.Leave", ref(ep1))
 		r.locks.mu.Lock()
 		defer r.locks.mu.Unlock()
 		if len(r.locks.held) != 0 {
@@ -216,7 +216,7 @@ func TestOneEndpointAtATime(t *testing.T) {
 			return nil
 		}
 		var wg sync.WaitGroup
-		for _, c := range [][2]string{{"NetworkDriver.Join", joinBody(ep1)}, {"NetworkDriver.Leave", ref(netA, ep1)}, {"NetworkDriver.DeleteEndpoint", ref(netA, ep1)}, {"NetworkDriver.Join", joinBody(ep2)}} {
+		for _, c := range [][2]string{{"NetworkDriver.Join", joinBody(ep1)}, {"NetworkDriver.Leave", ref(ep1)}, {"NetworkDriver.DeleteEndpoint", ref(ep1)}, {"NetworkDriver.Join", joinBody(ep2)}} {
 			wg.Go(func() { r.works(t, c[0], c[1]) })
 			synctest.Wait()
 		}
@@ -241,13 +241,13 @@ func TestBeforeOpen(t *testing.T) {
 		} {
 			r.works(t, m, "")
 		}
-		r.works(t, "NetworkDriver.EndpointOperInfo", ref(netA, ep1))
-		r.works(t, "NetworkDriver.ProgramExternalConnectivity", ref(netA, ep1))
+		r.works(t, "NetworkDriver.EndpointOperInfo", ref(ep1))
+		r.works(t, "NetworkDriver.ProgramExternalConnectivity", ref(ep1))
 		r.fails(t, "NetworkDriver.Join", "{}")
 		if d := time.Since(start); d != 0 {
 			t.Errorf("the handshake took %s", d)
 		}
-		got := r.fails(t, "NetworkDriver.Leave", ref(netA, ep1))
+		got := r.fails(t, "NetworkDriver.Leave", ref(ep1))
 		if !strings.Contains(got, "still starting (reading the state file)") {
 			t.Error(got)
 		}
@@ -255,7 +255,7 @@ func TestBeforeOpen(t *testing.T) {
 			t.Errorf("took %s", d)
 		}
 		var wg sync.WaitGroup
-		wg.Go(func() { r.works(t, "NetworkDriver.Leave", ref(netA, ep1)) })
+		wg.Go(func() { r.works(t, "NetworkDriver.Leave", ref(ep1)) })
 		synctest.Wait()
 		r.Open(newBook(t), &loop{})
 		wg.Wait()
@@ -269,7 +269,7 @@ func TestStopBeforeOpen(t *testing.T) {
 		var wg sync.WaitGroup
 		begin := time.Now()
 		wg.Go(func() {
-			if _, got := r.call(t.Context(), "NetworkDriver.Leave", ref(netA, ep1)); !strings.Contains(got, "the fairway agent is stopping") {
+			if _, got := r.call(t.Context(), "NetworkDriver.Leave", ref(ep1)); !strings.Contains(got, "the fairway agent is stopping") {
 				t.Error(got)
 			}
 		})
@@ -300,7 +300,7 @@ func TestPanicIsAnError(t *testing.T) {
 		t.Errorf("the log has no stack:\n%s", log)
 	}
 	// The lock of the endpoint is free again.
-	r.works(t, "NetworkDriver.Leave", ref(netA, ep1))
+	r.works(t, "NetworkDriver.Leave", ref(ep1))
 	if d := cmp.Diff([]string{"NetworkDriver.Join true", "NetworkDriver.Leave false"}, seen); d != "" {
 		t.Error(d)
 	}
@@ -395,7 +395,7 @@ func TestEngineHangsUp(t *testing.T) {
 	if _, err := book.Join(t.Context(), netA, ep1, box1); err != nil {
 		t.Fatal(err)
 	}
-	if _, answer := r.call(connection(), "NetworkDriver.Leave", ref(netA, ep1)); answer != "{}" {
+	if _, answer := r.call(connection(), "NetworkDriver.Leave", ref(ep1)); answer != "{}" {
 		t.Error(answer)
 	}
 	if e, _ := book.Endpoint(ep1); e.State != cnm.Left {
@@ -434,9 +434,9 @@ func TestManyAtOnce(t *testing.T) {
 			id := fmt.Sprintf("%012x%052x", 0xabc000+i, i)
 			a := r.endpoint(t, id)
 			r.works(t, "NetworkDriver.Join", joinBody(id))
-			r.works(t, "NetworkDriver.EndpointOperInfo", ref(netA, id))
-			r.works(t, "NetworkDriver.Leave", ref(netA, id))
-			r.works(t, "NetworkDriver.DeleteEndpoint", ref(netA, id))
+			r.works(t, "NetworkDriver.EndpointOperInfo", ref(id))
+			r.works(t, "NetworkDriver.Leave", ref(id))
+			r.works(t, "NetworkDriver.DeleteEndpoint", ref(id))
 			r.works(t, "IpamDriver.ReleaseAddress", `{"PoolID":"v1/fairway-local/10.92.0.0/24","Address":"`+strings.TrimSuffix(a, "/32")+`"}`)
 		})
 	}

@@ -49,8 +49,8 @@ func (m *memory) Commit(_ context.Context, t store.Txn) error {
 }
 
 // newBook is a real book, with some pools to choose subnets from.
-func newBook(t testing.TB) *cnm.Book {
-	t.Helper()
+func newBook(tb testing.TB) *cnm.Book {
+	tb.Helper()
 	book, err := cnm.Load(context.Background(), &memory{m: map[string][]byte{}}, ipam.Options{
 		Now: time.Now,
 		Plan: ipam.Plan{Alone: true, Pools: []ipam.PoolPlan{
@@ -58,7 +58,7 @@ func newBook(t testing.TB) *cnm.Book {
 		}},
 	}, cnm.Node{})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return book
 }
@@ -112,13 +112,13 @@ type rig struct {
 	handler http.Handler
 }
 
-func newRig(t testing.TB, cfg Config) *rig {
-	t.Helper()
+func newRig(tb testing.TB, cfg Config) *rig {
+	tb.Helper()
 	r := &rig{log: &logText{}}
 	cfg.Log = slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	r.Server = New(cfg)
 	base, cancel := context.WithCancelCause(context.Background())
-	t.Cleanup(func() { cancel(nil) })
+	tb.Cleanup(func() { cancel(nil) })
 	r.handler = r.Server.handler(base)
 	return r
 }
@@ -161,8 +161,9 @@ const (
 	box1 = "/var/run/docker/netns/476867e18868"
 )
 
-func ref(network, endpoint string) string {
-	return `{"NetworkID":"` + network + `","EndpointID":"` + endpoint + `"}`
+// ref is a body that names an endpoint of network A.
+func ref(endpoint string) string {
+	return `{"NetworkID":"` + netA + `","EndpointID":"` + endpoint + `"}`
 }
 
 func joinBody(endpoint string) string {

@@ -77,13 +77,14 @@ func (s *socket) publish(bound string) error {
 // remove takes the name away if it is still ours: an agent that replaces this one may have bound its own there.
 func (s *socket) remove() error {
 	now, err := os.Lstat(s.path)
-	if errors.Is(err, os.ErrNotExist) || err == nil && !(os.SameFile(now, s.file) && now.ModTime().Equal(s.file.ModTime())) {
-		return nil
-	}
 	if err == nil {
+		// An inode's number may come again, with another time.
+		if !os.SameFile(now, s.file) || !now.ModTime().Equal(s.file.ModTime()) {
+			return nil
+		}
 		err = os.Remove(s.path)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove plugin socket: %w", err)
 	}
 	return nil
