@@ -17,6 +17,9 @@ import (
 	"fairway/internal/lab/rootfs"
 )
 
+// hearsay is how long news takes from host to host at most.
+const hearsay = 5 * time.Second
+
 // commandLimit is how long a command on a host may take; a docker run whose plugin is away takes a quarter of a minute.
 const commandLimit = 90 * time.Second
 

@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
@@ -21,8 +22,7 @@ echo "# routes, IPv6"; ip -6 route show table all
 echo "# permanent neighbours"; ip neighbour show nud permanent; ip -6 neighbour show nud permanent
 echo "# nftables"; nft -s list ruleset 2>/dev/null
 echo "# iptables"; iptables-save; ip6tables-save
-echo "# sysctls"; sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding
-for f in /proc/sys/net/ipv[46]/conf/*/*; do case $f in *stable_secret|*mc_forwarding) ;; *) echo "$f $(cat $f)";; esac; done
+echo "# sysctls"; sysctl net.ipv4.ip_forward; grep -s . /proc/sys/net/ipv[46]/conf/*/* || true
 `
 
 var volatile = []*regexp.Regexp{
@@ -42,6 +42,21 @@ func (h *host) kernel() string {
 		text = v.ReplaceAllString(text, "")
 	}
 	return text
+}
+
+// settledKernel is kernel once it has come to rest: a new link's own addresses are checked for a while.
+func (h *host) settledKernel() string {
+	h.t.Helper()
+	was := ""
+	eventually(h.t, 10*time.Second, func() error {
+		now := h.kernel()
+		defer func() { was = now }()
+		if now != was || strings.Contains(now, "tentative") {
+			return errors.New("the kernel's state does not come to rest")
+		}
+		return nil
+	})
+	return was
 }
 
 // sameKernel says how a host's kernel differs from what it was.
