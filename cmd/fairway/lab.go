@@ -207,6 +207,9 @@ func newLabExecCommand() *cobra.Command {
 			if len(args) < 2 {
 				return usagef("give a host and a command, like: fairway lab exec host1 ip route")
 			}
+			if args[1] == "--" && len(args) > 2 { // as other tools have it before a command
+				args = slices.Delete(args, 1, 2)
+			}
 			return labReplace(args[0], args[1:])
 		},
 	}

@@ -102,6 +102,9 @@ func (a *Agent) engine() *engineView {
 }
 
 func (a *Agent) waiting(why string) {
+	if a.plug != nil {
+		a.plug.Waiting(why)
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.waitingFor = why
