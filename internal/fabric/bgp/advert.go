@@ -238,12 +238,11 @@ func (a *advertiser) hear() {
 		if l == nil || !ok {
 			continue
 		}
-		switch ipv6.ICMPType(b[0]) {
-		case ipv6.ICMPTypeRouterAdvertisement:
-			a.queue.put(event{advert: &advert{fact.Name, router}})
-		case ipv6.ICMPTypeRouterSolicitation:
+		if ipv6.ICMPType(b[0]) == ipv6.ICMPTypeRouterSolicitation {
 			a.again(cm.IfIndex)
+			continue
 		}
+		a.queue.put(event{advert: &advert{fact.Name, router}})
 	}
 }
 

@@ -56,6 +56,7 @@ func benchInside(b *testing.B) {
 }
 
 func learn(b *testing.B, routes int) {
+	b.Helper()
 	sh(b, "ip link set lo up")
 	measured := map[string]float64{}
 	for b.Loop() {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/config/oc"
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 	"github.com/osrg/gobgp/v4/pkg/server"
 )
 
@@ -35,6 +36,9 @@ type bfdServer interface {
 type bfdEvent struct {
 	peer netip.Addr
 }
+
+// handshake is how long a BFD session may take to come up: three packets, a second apart at first (RFC 5880, 6.8.3).
+const handshake = 3 * time.Second
 
 var errBFDPort = errors.New("udp/3784 is taken by another program: stop its BFD or set bfd: false")
 
@@ -119,8 +123,9 @@ func (b *bfd) state(peer netip.Addr) string {
 		return "down"
 	case api.BfdSessionState_BFD_SESSION_STATE_ADMIN_DOWN:
 		return "admin-down"
+	default:
+		return ""
 	}
-	return ""
 }
 
 // startBFD starts the session's BFD if it wants one. f.mu is held.
@@ -144,4 +149,39 @@ func (f *Fabric) stopBFD(s *session) {
 	if err := f.bfd.remove(s.known); err != nil {
 		f.log.Debug("stop BFD", slog.String("peer", s.name), slog.Any("err", err))
 	}
+}
+
+// onBFD takes up that a peer does not answer any more. A session that is closed already is left alone: the peer's BFD ends
+// with its agent, so during a graceful restart its silence says nothing (RFC 5882, 4.3).
+func (f *Fabric) onBFD(peer netip.Addr) {
+	s := f.byAddr(peer)
+	if s == nil || s.state != bgp.BGP_FSM_ESTABLISHED {
+		return
+	}
+	// A session that just came up is the better sign of life. FRR begins BFD anew then and ends the old BFD session with
+	// AdminDown, which is no failure (RFC 5882, 3.2), but GoBGP does not tell the two apart.
+	if detection := time.Duration(s.bfd.Multiplier) * s.bfd.Interval; f.now().Sub(s.since) < detection {
+		s.doubt = f.now().Add(handshake + detection)
+		return
+	}
+	f.lost(s)
+}
+
+// resolveDoubts ends the sessions whose BFD did not come back in time.
+func (f *Fabric) resolveDoubts() {
+	for _, s := range f.sessions {
+		if s.doubt.IsZero() || s.doubt.After(f.now()) {
+			continue
+		}
+		s.doubt = time.Time{}
+		if s.state == bgp.BGP_FSM_ESTABLISHED && s.bfdUp && f.bfd.state(s.known) != "up" {
+			f.lost(s)
+		}
+	}
+}
+
+func (f *Fabric) lost(s *session) {
+	f.learned.block(s.known)
+	f.ended(s, fmt.Sprintf("BFD: no answer within %d times %v, or the peer's BFD went down", s.bfd.Multiplier, s.bfd.Interval))
+	f.reopen(s)
 }

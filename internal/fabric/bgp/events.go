@@ -1,7 +1,6 @@
 package bgp
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -53,7 +52,12 @@ func (f *Fabric) byAddr(a netip.Addr) *session {
 
 // onPeer takes up a change of a session's state.
 func (f *Fabric) onPeer(p *apiutil.Peer) {
-	s := f.byAddr(p.State.NeighborAddress)
+	addr := p.State.NeighborAddress.Unmap()
+	if f.closing[addr] != nil {
+		f.onClosing(addr)
+		return
+	}
+	s := f.byAddr(addr)
 	if s == nil {
 		return
 	}
@@ -127,14 +131,9 @@ func (f *Fabric) timedOut(s *session) bool {
 	return have != nil && have.GetState().GetMessages().GetSent().GetNotification() > s.sent
 }
 
-// inGoBGP asks GoBGP for one peer.
+// inGoBGP asks GoBGP for the peer of a session.
 func (f *Fabric) inGoBGP(s *session) *api.Peer {
-	var have *api.Peer
-	err := f.server.ListPeer(context.Background(), &api.ListPeerRequest{Address: s.known.String()}, func(p *api.Peer) { have = p })
-	if err != nil {
-		f.log.Debug("ask for peer", slog.String("peer", s.name), slog.Any("err", err))
-	}
-	return have
+	return f.ask(f.server, &api.ListPeerRequest{Address: s.known.String()})
 }
 
 // ended notes and logs why a session ended.
@@ -167,23 +166,6 @@ func (f *Fabric) onEndOfRIB(e *endOfRIB) {
 		s.stale = false
 		f.learned.mark(s.known, false)
 	}
-}
-
-// onBFD ends the session with a peer that does not answer any more. A session that is closed already is left alone: the
-// peer's BFD ends with its agent, so during a graceful restart its silence says nothing (RFC 5882, 4.3).
-func (f *Fabric) onBFD(peer netip.Addr) {
-	s := f.byAddr(peer)
-	if s == nil || s.state != bgp.BGP_FSM_ESTABLISHED {
-		return
-	}
-	// A session that just came up is the better sign of life. FRR begins BFD anew then and ends the old BFD session with
-	// AdminDown, which is no failure (RFC 5882, 3.2), but GoBGP does not tell the two apart.
-	if f.now().Sub(s.since) < time.Duration(s.bfd.Multiplier)*s.bfd.Interval {
-		return
-	}
-	f.learned.block(s.known)
-	f.ended(s, fmt.Sprintf("BFD: no answer within %d times %v, or the peer's BFD went down", s.bfd.Multiplier, s.bfd.Interval))
-	f.reopen(s)
 }
 
 // converge notes when every peer has told all, or the time for it is over. f.mu is held.

@@ -17,6 +17,7 @@ import (
 	"fairway/internal/kernel"
 	"fairway/internal/rib"
 
+	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/server"
 )
 
@@ -63,10 +64,11 @@ type Fabric struct {
 	facts     kernel.Facts
 	pools     []netip.Prefix // of networks
 	want      map[netip.Prefix]fabric.Announcement
-	told      map[netip.Prefix]bool // what GoBGP has
-	sessions  map[string]*session   // by the peer's name in the config
-	server    *server.BgpServer     // nil: not running
-	policy    policy                // what GoBGP has
+	told      map[netip.Prefix]bool    // what GoBGP has
+	sessions  map[string]*session      // by the peer's name in the config
+	closing   map[netip.Addr]*api.Peer // being taken out of GoBGP
+	server    *server.BgpServer        // nil: not running
+	policy    policy                   // what GoBGP has
 	bfd       *bfd
 	adverts   *advertiser
 	trouble   string    // what is wrong with unnumbered sessions as such
@@ -93,7 +95,7 @@ func New(c Config) (*Fabric, error) {
 		cfg: c.Cfg, facts: c.Facts,
 		queue: newQueue(), learned: newLearned(c.RIB), first: make(chan struct{}),
 		want: map[netip.Prefix]fabric.Announcement{}, told: map[netip.Prefix]bool{},
-		sessions: map[string]*session{}, counts: map[string]counted{},
+		sessions: map[string]*session{}, closing: map[netip.Addr]*api.Peer{}, counts: map[string]counted{},
 	}
 	if f.now == nil {
 		f.now = time.Now
@@ -106,16 +108,16 @@ func New(c Config) (*Fabric, error) {
 }
 
 // RestartKeys returns the keys of the config whose change the Fabric does not take up before the agent is restarted.
-func RestartKeys(old, new *config.Config) []string {
+func RestartKeys(old, now *config.Config) []string {
 	var keys []string
 	for _, k := range []struct {
 		key  string
 		same bool
 	}{
-		{"bgp.asn", old.BGP.ASN == new.BGP.ASN},
-		{"bgp.routerID", old.BGP.RouterID == new.BGP.RouterID},
-		{"bgp.listen", old.BGP.Listen == new.BGP.Listen},
-		{"bgp.multipath", old.BGP.Multipath == new.BGP.Multipath},
+		{"bgp.asn", old.BGP.ASN == now.BGP.ASN},
+		{"bgp.routerID", old.BGP.RouterID == now.BGP.RouterID},
+		{"bgp.listen", old.BGP.Listen == now.BGP.Listen},
+		{"bgp.multipath", old.BGP.Multipath == now.BGP.Multipath},
 	} {
 		if !k.same {
 			keys = append(keys, k.key)
@@ -181,6 +183,9 @@ func (f *Fabric) sync() error {
 	if f.server == nil {
 		return nil
 	}
+	for addr := range f.closing {
+		f.finish(addr)
+	}
 	errs := []error{f.applyPolicy()}
 	for _, name := range slices.Sorted(maps.Keys(f.sessions)) {
 		errs = append(errs, f.apply(f.sessions[name]))
@@ -212,6 +217,7 @@ func (f *Fabric) retry(countAll bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.limit(countAll)
+	f.resolveDoubts()
 	if err := f.sync(); err != nil {
 		f.log.Debug("sync peers", slog.Any("err", err))
 	}

@@ -31,6 +31,7 @@ func them(peers ...config.Peer) settings {
 func at(addr string, asn uint32) config.Peer { return config.Peer{Address: adr(addr), ASN: asn} }
 
 func pair(t *testing.T) *space {
+	t.Helper()
 	s := newSpace(t)
 	s.wire("va", "vb", []string{"10.77.0.1/24", "fd77::1/64"}, []string{"10.77.0.2/24", "fd77::2/64"})
 	return s

@@ -26,9 +26,10 @@ const (
 
 func TestMain(m *testing.M) {
 	if os.Getenv(envNode) != "" {
-		os.Exit(nodeMain())
+		nodeMain()
+		return
 	}
-	os.Exit(m.Run())
+	m.Run()
 }
 
 // isolated runs the calling test again in a process with a network namespace of its own, and says whether this is the one.
@@ -78,14 +79,14 @@ func requireTool(t *testing.T, path string) {
 }
 
 // eventually waits for a condition; what describes it, and last is the latest reason why it does not hold.
-func eventually(t testing.TB, what string, cond func() error) time.Duration {
-	t.Helper()
-	return within(t, patience, what, cond)
+func eventually(tb testing.TB, what string, cond func() error) time.Duration {
+	tb.Helper()
+	return within(tb, patience, what, cond)
 }
 
 // within is eventually with a bound that matters, and returns how long it took.
-func within(t testing.TB, bound time.Duration, what string, cond func() error) time.Duration {
-	t.Helper()
+func within(tb testing.TB, bound time.Duration, what string, cond func() error) time.Duration {
+	tb.Helper()
 	start := time.Now()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -95,30 +96,30 @@ func within(t testing.TB, bound time.Duration, what string, cond func() error) t
 			return time.Since(start)
 		}
 		if time.Since(start) > bound {
-			t.Fatalf("%s: not within %v: %v", what, bound, err)
+			tb.Fatalf("%s: not within %v: %v", what, bound, err)
 		}
 		<-tick.C
 	}
 }
 
 // holds checks that a condition stays true for a while.
-func holds(t testing.TB, span time.Duration, what string, cond func() error) {
-	t.Helper()
+func holds(tb testing.TB, span time.Duration, what string, cond func() error) {
+	tb.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for end := time.Now().Add(span); time.Now().Before(end); <-tick.C {
 		if err := cond(); err != nil {
-			t.Fatalf("%s: %v", what, err)
+			tb.Fatalf("%s: %v", what, err)
 		}
 	}
 }
 
-func sh(t testing.TB, format string, args ...any) string {
-	t.Helper()
+func sh(tb testing.TB, format string, args ...any) string {
+	tb.Helper()
 	line := fmt.Sprintf(format, args...)
-	out, err := exec.CommandContext(t.Context(), "sh", "-ec", line).CombinedOutput()
+	out, err := exec.CommandContext(tb.Context(), "sh", "-ec", line).CombinedOutput()
 	if err != nil {
-		t.Fatalf("%s: %v\n%s", line, err, out)
+		tb.Fatalf("%s: %v\n%s", line, err, out)
 	}
 	return string(out)
 }
@@ -129,30 +130,30 @@ type space struct {
 	pid int
 }
 
-func newSpace(t testing.TB) *space {
-	t.Helper()
-	cmd := exec.Command("sleep", "600")
+func newSpace(tb testing.TB) *space {
+	tb.Helper()
+	cmd := exec.CommandContext(context.Background(), "sleep", "600")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		cmd.Process.Kill()
 		cmd.Wait()
 	})
-	s := &space{t, cmd.Process.Pid}
+	s := &space{tb, cmd.Process.Pid}
 	s.sh("ip link set lo up")
 	return s
 }
 
-func (s *space) sh(format string, args ...any) string {
+func (s *space) sh(format string, args ...any) {
 	s.t.Helper()
-	return sh(s.t, "nsenter -t %d -n -- sh -ec '%s'", s.pid, fmt.Sprintf(format, args...))
+	sh(s.t, "nsenter -t %d -n -- sh -ec '%s'", s.pid, fmt.Sprintf(format, args...))
 }
 
 // command is a program inside the namespace that ends with the test.
 func (s *space) command(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command("nsenter", append([]string{"-t", fmt.Sprint(s.pid), "-n", "--", name}, args...)...)
+	cmd := exec.CommandContext(context.Background(), "nsenter", append([]string{"-t", fmt.Sprint(s.pid), "-n", "--", name}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd
 }
@@ -213,34 +214,34 @@ func readFacts(ipCommand func(format string, args ...any) string) kernel.Facts {
 	return facts
 }
 
-func hereFacts(t testing.TB) kernel.Facts {
-	return readFacts(func(format string, args ...any) string { return sh(t, format, args...) })
+func hereFacts(tb testing.TB) kernel.Facts {
+	return readFacts(func(format string, args ...any) string { return sh(tb, format, args...) })
 }
 
-func write(t testing.TB, dir, name, content string) string {
-	t.Helper()
+func write(tb testing.TB, dir, name, content string) string {
+	tb.Helper()
 	path := filepath.Join(dir, name)
 	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return path
 }
 
-func takeUDP(t testing.TB, addr string) net.PacketConn {
-	t.Helper()
-	c, err := (&net.ListenConfig{}).ListenPacket(t.Context(), "udp4", addr)
+func takeUDP(tb testing.TB, addr string) net.PacketConn {
+	tb.Helper()
+	c, err := (&net.ListenConfig{}).ListenPacket(tb.Context(), "udp4", addr)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
+	tb.Cleanup(func() { c.Close() })
 	return c
 }
 
 // carrier waits until a link of this namespace passes frames.
-func carrier(t testing.TB, link string) {
-	t.Helper()
-	eventually(t, "carrier of "+link, func() error {
-		if l := hereFacts(t).Links[link]; !l.Up || !l.Carrier {
+func carrier(tb testing.TB, link string) {
+	tb.Helper()
+	eventually(tb, "carrier of "+link, func() error {
+		if l := hereFacts(tb).Links[link]; !l.Up || !l.Carrier {
 			return fmt.Errorf("%+v", l)
 		}
 		return nil

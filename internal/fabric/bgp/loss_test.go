@@ -213,7 +213,7 @@ func TestSilence(t *testing.T) {
 		eventually(t, "heard", n.has("10.9.2.0/26", "10.77.0.2"))
 		if tt.bfd {
 			eventually(t, "BFD up", func() error {
-				if p := n.peer("10.77.0.2"); p.BFD != "up" {
+				if p := n.peer("10.77.0.2"); p.BFD != "up" || time.Since(p.Since) < time.Second {
 					return fmt.Errorf("%+v", p)
 				}
 				return nil

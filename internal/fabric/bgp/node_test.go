@@ -289,14 +289,14 @@ func (r *remote) kill() {
 }
 
 // nodeMain is the other process: a Fabric that obeys lines on standard input.
-func nodeMain() int {
+func nodeMain() {
 	in := json.NewDecoder(os.Stdin)
 	out := json.NewEncoder(os.Stdout)
 	n := &nodeProcess{rib: rib.New(nil)}
 	for {
 		var q request
 		if err := in.Decode(&q); err != nil {
-			return 0
+			return
 		}
 		a, err := n.do(q)
 		if err != nil {
@@ -342,7 +342,7 @@ func (n *nodeProcess) follow(ctx context.Context) {
 }
 
 func ipHere(format string, args ...any) string {
-	out, err := exec.Command("sh", "-c", fmt.Sprintf(format, args...)).Output()
+	out, err := exec.CommandContext(context.Background(), "sh", "-c", fmt.Sprintf(format, args...)).Output()
 	if err != nil {
 		panic(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"fairway/internal/rib"
 
@@ -18,7 +19,7 @@ const nodeFunction = 200
 // origin makes paths of our own prefixes.
 type origin struct {
 	shared []bgp.PathAttributeInterface // of all paths
-	next4  bgp.PathAttributeInterface
+	next4  []bgp.PathAttributeInterface // of IPv4 paths
 }
 
 func newOrigin(asn uint32, routerID netip.Addr) (origin, error) {
@@ -34,7 +35,7 @@ func newOrigin(asn uint32, routerID netip.Addr) (origin, error) {
 			bgp.NewPathAttributeOrigin(bgp.BGP_ORIGIN_ATTR_TYPE_IGP),
 			bgp.NewPathAttributeLargeCommunities([]*bgp.LargeCommunity{node}),
 		},
-		next4: next4,
+		next4: []bgp.PathAttributeInterface{next4},
 	}, nil
 }
 
@@ -44,15 +45,13 @@ func (o origin) path(p netip.Prefix) (*apiutil.Path, error) {
 		return nil, fmt.Errorf("announce %v: %w", p, err)
 	}
 	if p.Addr().Is4() {
-		attrs := append(o.shared[:len(o.shared):len(o.shared)], o.next4)
-		return &apiutil.Path{Family: bgp.RF_IPv4_UC, Nlri: nlri, Attrs: attrs}, nil
+		return &apiutil.Path{Family: bgp.RF_IPv4_UC, Nlri: nlri, Attrs: slices.Concat(o.shared, o.next4)}, nil
 	}
 	reach, err := bgp.NewPathAttributeMpReachNLRI(bgp.RF_IPv6_UC, []bgp.PathNLRI{{NLRI: nlri}}, netip.IPv6Unspecified())
 	if err != nil {
 		return nil, fmt.Errorf("announce %v: %w", p, err)
 	}
-	attrs := append(o.shared[:len(o.shared):len(o.shared)], reach)
-	return &apiutil.Path{Family: bgp.RF_IPv6_UC, Nlri: nlri, Attrs: attrs}, nil
+	return &apiutil.Path{Family: bgp.RF_IPv6_UC, Nlri: nlri, Attrs: append(slices.Clone(o.shared), reach)}, nil
 }
 
 // attrCache keeps what was made of the last UPDATE's attributes: its paths come one after the other and share them.

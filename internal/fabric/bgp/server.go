@@ -109,7 +109,7 @@ func (f *Fabric) stop() {
 		f.adverts = nil
 	}
 	f.bfd.close()
-	f.server, f.told = nil, map[netip.Prefix]bool{}
+	f.server, f.told, f.closing = nil, map[netip.Prefix]bool{}, map[netip.Addr]*api.Peer{}
 	for _, sess := range f.sessions {
 		sess.known, sess.peer, sess.bfdUp = netip.Addr{}, nil, false
 		f.setState(sess, bgp.BGP_FSM_IDLE)

@@ -52,6 +52,7 @@ type session struct {
 	sent      uint64              // NOTIFICATIONs sent when the session came up
 	waiting   map[bgp.Family]bool // families whose End-of-RIB is still to come
 	counted   int                 // prefixes of the larger family when they were last counted
+	doubt     time.Time           // BFD must be up again by then; zero: it is trusted
 	reported  bool                // all of them came once
 	stale     bool                // its paths are those of before a restart
 }
@@ -70,7 +71,12 @@ func (f *Fabric) list() {
 			if s != nil {
 				f.forget(s)
 			}
-			s = &session{name: name, set: set, state: bgp.BGP_FSM_IDLE, since: f.now(), addr: p.Address, link: p.Interface}
+			next := &session{name: name, set: set, state: bgp.BGP_FSM_IDLE, since: f.now(), addr: p.Address, link: p.Interface}
+			if s != nil {
+				next.lastError = s.lastError
+				next.addr = s.addr // of an unnumbered peer, which may not be heard again for a while
+			}
+			s = next
 			f.sessions[name] = s
 		}
 		timers := config.BFD{}
@@ -149,6 +155,9 @@ func (f *Fabric) apply(s *session) error {
 	if s.heldBy != "" || !s.addr.IsValid() {
 		return nil
 	}
+	if f.closing[s.addr] != nil {
+		return nil // apply is called again when it is closed
+	}
 	if s.known.IsValid() {
 		if !s.stale {
 			f.startBFD(s)
@@ -177,24 +186,16 @@ func (f *Fabric) removePeer(s *session) {
 		return
 	}
 	f.learned.block(s.known)
-	err := f.server.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: s.known.String()})
-	if err != nil {
-		f.log.Warn("close session", slog.String("peer", s.name), slog.Any("err", err))
-	}
-	s.known, s.peer, s.stale, s.waiting = netip.Addr{}, nil, false, nil
+	addr := s.known
+	f.closing[addr] = s.peer
+	s.known, s.peer, s.stale, s.waiting, s.doubt = netip.Addr{}, nil, false, nil, time.Time{}
 	f.setState(s, bgp.BGP_FSM_IDLE)
 	f.changes.Add(1)
+	f.finish(addr)
 }
 
-// forget is remove for a peer that will not come back with the same password: GoBGP clears the key of the listening socket
-// only when it changes a peer.
+// forget is remove for a peer whose settings changed or that left the config.
 func (f *Fabric) forget(s *session) {
-	if s.known.IsValid() && s.set.peer.Password != "" && f.server != nil {
-		s.peer.Conf.AuthPassword = ""
-		if _, err := f.server.UpdatePeer(context.Background(), &api.UpdatePeerRequest{Peer: s.peer}); err != nil {
-			f.log.Debug("clear password", slog.String("peer", s.name), slog.Any("err", err))
-		}
-	}
 	if s.state == bgp.BGP_FSM_ESTABLISHED {
 		f.ended(s, "its settings changed or it left the config")
 	}

@@ -101,19 +101,20 @@ func (f *Fabric) count(srv *server.BgpServer, filter policy, told map[netip.Pref
 	}
 }
 
-func (f *Fabric) ask(srv *server.BgpServer, r *api.ListPeerRequest, fn func(*api.Peer)) {
-	if err := srv.ListPeer(context.Background(), r, fn); err != nil {
+// ask asks GoBGP for one peer; nil when it has no such peer.
+func (f *Fabric) ask(srv *server.BgpServer, r *api.ListPeerRequest) *api.Peer {
+	var have *api.Peer
+	if err := srv.ListPeer(context.Background(), r, func(p *api.Peer) { have = p }); err != nil {
 		f.log.Debug("ask for peer", slog.String("peer", r.Address), slog.Any("err", err))
 	}
+	return have
 }
 
 func (f *Fabric) countAnew(srv *server.BgpServer, filter policy, told map[netip.Prefix]bool, peer netip.Addr) counted {
 	var c counted
-	f.ask(srv, &api.ListPeerRequest{Address: peer.String(), EnableAdvertised: true}, func(p *api.Peer) {
-		for _, a := range p.AfiSafis {
-			c.sent += int(a.GetState().GetAdvertised())
-		}
-	})
+	for _, a := range f.ask(srv, &api.ListPeerRequest{Address: peer.String(), EnableAdvertised: true}).GetAfiSafis() {
+		c.sent += int(a.GetState().GetAdvertised())
+	}
 	for _, family := range families() {
 		r := apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: peer.String(), Family: family}
 		err := srv.ListPath(r, func(n bgp.NLRI, paths []*apiutil.Path) {

@@ -10,6 +10,7 @@ import (
 
 // star puts this node between two others, 10.77.0.2 and 10.78.0.2.
 func star(t *testing.T) (a, b *space) {
+	t.Helper()
 	a, b = pair(t), newSpace(t)
 	b.wire("vc", "vd", []string{"10.78.0.1/24", "fd78::1/64"}, []string{"10.78.0.2/24", "fd78::2/64"})
 	return a, b

@@ -260,7 +260,7 @@ func TestQuietLog(t *testing.T) {
 	if out.Len() > 0 {
 		t.Errorf("logged at info: %s", &out)
 	}
-	log.Error("broken", slog.String("Communicated-Reason", "x"))
+	log.Error("broken", slog.String("Communicated-Reason", "x")) //nolint:sloglint // as GoBGP writes it
 	if s := out.String(); !strings.Contains(s, "level=WARN") || !strings.Contains(s, "communicated_reason=x") {
 		t.Errorf("an error is logged as %q", s)
 	}
@@ -269,7 +269,7 @@ func TestQuietLog(t *testing.T) {
 	if out.Len() > 0 {
 		t.Errorf("every UPDATE is logged: %s", &out)
 	}
-	log.With(slog.String("Key", "10.0.0.2")).Info("Peer Up")
+	log.With(slog.String("Key", "10.0.0.2")).Info("Peer Up") //nolint:sloglint // as GoBGP writes it
 	if s := out.String(); !strings.Contains(s, "level=DEBUG") || !strings.Contains(s, "key=10.0.0.2") {
 		t.Errorf("at debug it is logged as %q", s)
 	}

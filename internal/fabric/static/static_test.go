@@ -2,6 +2,7 @@ package static_test
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"testing"
 
@@ -58,9 +59,7 @@ func TestRoutes(t *testing.T) {
 		pfx("fd00:9:2::/64"): {path("fd77::12", "", "host2")},
 		pfx("fd00:9:3::/64"): {path("fd77::13", "", "host3")},
 	}
-	for p, paths := range further {
-		all[p] = paths
-	}
+	maps.Copy(all, further)
 	bgp := cluster()
 	bgp.Fabric = config.FabricBGP
 	unnamed := cluster()
