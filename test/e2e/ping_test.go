@@ -10,28 +10,64 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 )
 
-// pinger sends 100 packets a second from a container until it is stopped, for two minutes at most.
+// pinger sends 100 packets a second or more from a container until it is stopped, for two minutes at most.
 type pinger struct {
-	name string
-	cmd  *exec.Cmd
-	out  bytes.Buffer
-	done chan error
+	name  string
+	cmd   *exec.Cmd
+	out   transcript
+	start time.Time
+	end   time.Time
+	done  chan error
 }
 
 const (
-	pingInterval = "0.01" // seconds
-	pingMost     = 12_000 // packets
+	pingInterval = "0.005" // seconds; ping rounds up to the kernel's ticks, and 0.01 would be 16 ms at 250 Hz
+	pingMost     = 24_000  // packets
 )
 
-// ping starts a pinger. It is ended with the test.
+// transcript is what a command printed so far.
+type transcript struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+// Write takes more of it.
+func (t *transcript) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.text.Write(b)
+}
+
+// String is all of it.
+func (t *transcript) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.text.String()
+}
+
+// more waits until the pinger had so many further answers. That they do not come is for stop to tell.
+func (p *pinger) more(n int) {
+	answers := func() int { return strings.Count(p.out.String(), "icmp_seq=") }
+	want := answers() + n
+	limit := time.Duration(n)*20*time.Millisecond + 2*time.Second
+	_ = patiently(limit, func() error {
+		if answers() < want {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+}
+
+// startPing starts a pinger. It is ended with the test.
 func startPing(tb testing.TB, from *container, to netip.Addr) *pinger {
 	tb.Helper()
-	p := &pinger{name: fmt.Sprintf("%s to %s", from, to), done: make(chan error, 1)}
+	p := &pinger{name: fmt.Sprintf("%s to %s", from, to), start: time.Now(), done: make(chan error, 1)}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(from.h.ctx))
 	p.cmd = from.h.Command(ctx, "nsenter", "-t", strconv.Itoa(from.pid), "-n",
 		"ping", "-n", "-i", pingInterval, "-c", strconv.Itoa(pingMost), "-W", "1", to.String())
@@ -52,6 +88,7 @@ var (
 
 // stop ends the pinger and returns how many packets it sent, and the numbers of the ones that were lost.
 func (p *pinger) stop() (sent int, lost []int, err error) {
+	p.end = time.Now()
 	// The group: nsenter waits for its child.
 	if err := syscall.Kill(-p.cmd.Process.Pid, syscall.SIGINT); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return 0, nil, fmt.Errorf("stop ping: %w", err)
@@ -104,7 +141,8 @@ func noLoss(tb testing.TB, what string, list ...*pinger) {
 		if len(lost) > 0 {
 			tb.Errorf("%s: ping %s lost %d of %d packets: %v\n%s", what, p.name, len(lost), sent, lost, complaints(p.out.String()))
 		}
-		tb.Logf("measured: %s: ping %s every 10 ms: %d sent, %d lost", what, p.name, sent, len(lost))
+		tb.Logf("measured: %s: ping %s every %v: %d sent, %d lost", what, p.name,
+			(p.end.Sub(p.start) / time.Duration(max(sent, 1))).Round(100*time.Microsecond), sent, len(lost))
 	}
 }
 
