@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"context"
+	"errors"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -182,14 +183,20 @@ func end(body []byte, in func(ctx context.Context, w world, network, endpoint st
 // operInfo is asked when the interface is in its sandbox, for each endpoint (from engine 28 on before the container's
 // first process runs): the moment for what we add inside. It is also asked by docker inspect and when an engine with
 // live-restore starts, so that it neither fails nor waits for an agent that is starting.
+//
+// The repetition without content, of a call that broke off, is answered too: nothing was asked for, and engines before 28
+// fail the container otherwise.
 func operInfo(body []byte) (job, error) {
+	answer := operInfoAnswer{Value: map[string]string{}}
 	ref, err := unmarshal[endpointRef](body)
+	if errors.Is(err, errEmpty) {
+		return job{answer: answer}, nil
+	}
 	if err != nil {
 		return job{}, err
 	}
 	var c checker
 	network, endpoint := c.id("NetworkID", ref.NetworkID), c.id("EndpointID", ref.EndpointID)
-	answer := operInfoAnswer{Value: map[string]string{}}
 	return job{
 		about: aboutEndpoint(network, endpoint), idle: true, answer: answer,
 		do: func(ctx context.Context, w world) (any, error) {
