@@ -34,11 +34,16 @@ type bfdServer interface {
 
 // bfdEvent says that a peer does not answer any more.
 type bfdEvent struct {
-	peer netip.Addr
+	peer    netip.Addr
+	settled bool // said a moment ago, and now is the time to act
 }
 
 // handshake is how long a BFD session may take to come up: three packets, a second apart at first (RFC 5880, 6.8.3).
 const handshake = 3 * time.Second
+
+// settle is how long the end of a BFD session waits for the end of the BGP session, which says more. When FRR's bgpd dies,
+// its bfdd tells us in the same millisecond.
+const settle = 50 * time.Millisecond
 
 var errBFDPort = errors.New("udp/3784 is taken by another program: stop its BFD or set bfd: false")
 
@@ -66,7 +71,7 @@ func (b *bfd) ResetPeer(_ context.Context, r *api.ResetPeerRequest) error {
 		return fmt.Errorf("read BFD peer %q: %w", r.Address, err)
 	}
 	if b.state(peer) == "up" { // one that never came up says nothing about the peer
-		b.queue.put(event{bfd: &bfdEvent{peer}})
+		b.queue.put(event{bfd: &bfdEvent{peer: peer}})
 	}
 	return nil
 }
@@ -153,14 +158,21 @@ func (f *Fabric) stopBFD(s *session) {
 
 // onBFD takes up that a peer does not answer any more. A session that is closed already is left alone: the peer's BFD ends
 // with its agent, so during a graceful restart its silence says nothing (RFC 5882, 4.3).
-func (f *Fabric) onBFD(peer netip.Addr) {
-	s := f.byAddr(peer)
+func (f *Fabric) onBFD(e *bfdEvent) {
+	s := f.byAddr(e.peer)
 	if s == nil || s.state != bgp.BGP_FSM_ESTABLISHED {
+		return
+	}
+	if !e.settled {
+		time.AfterFunc(settle, func() { f.queue.put(event{bfd: &bfdEvent{peer: e.peer, settled: true}}) })
+		return
+	}
+	if f.bfd.state(s.known) == "up" {
 		return
 	}
 	// A session that just came up is the better sign of life. FRR begins BFD anew then and ends the old BFD session with
 	// AdminDown, which is no failure (RFC 5882, 3.2), but GoBGP does not tell the two apart.
-	if detection := time.Duration(s.bfd.Multiplier) * s.bfd.Interval; f.now().Sub(s.since) < detection {
+	if detection := time.Duration(s.bfd.Multiplier) * s.bfd.Interval; f.now().Sub(s.since) < detection+settle {
 		s.doubt = f.now().Add(handshake + detection)
 		return
 	}

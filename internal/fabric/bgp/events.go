@@ -30,7 +30,7 @@ func (f *Fabric) handle(events []event) {
 			f.changes.Add(1)
 			f.onEndOfRIB(e.eor)
 		case e.bfd != nil:
-			f.onBFD(e.bfd.peer)
+			f.onBFD(e.bfd)
 		case e.advert != nil:
 			f.onAdvert(e.advert)
 		}

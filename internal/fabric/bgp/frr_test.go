@@ -133,6 +133,7 @@ exit
 
 // FRR with everything at once: MD5, BFD, both families on one IPv4 session, graceful restart of both.
 func TestFRR(t *testing.T) {
+	withoutRaceDetector(t)
 	if requireFRR(t); !isolated(t) {
 		return
 	}

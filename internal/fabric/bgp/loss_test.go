@@ -113,6 +113,7 @@ func TestConflict(t *testing.T) {
 // A process that stops or dies while its host forwards: its routes stay until it is back, marked stale, and what it no
 // longer has goes then.
 func TestGracefulRestart(t *testing.T) {
+	withoutRaceDetector(t)
 	if !isolated(t) {
 		return
 	}
@@ -175,6 +176,7 @@ func TestGracefulRestart(t *testing.T) {
 
 // A peer that does not come back within its restart time loses its routes then.
 func TestGracefulRestartTimesOut(t *testing.T) {
+	withoutRaceDetector(t)
 	if !isolated(t) {
 		return
 	}

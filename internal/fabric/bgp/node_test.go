@@ -88,21 +88,21 @@ func logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 }
 
-func startNode(t testing.TB, set settings, announce ...string) *node {
-	t.Helper()
-	n := &node{t: t, set: set, rib: rib.New(nil), ended: make(chan error, 1)}
+func startNode(tb testing.TB, set settings, announce ...string) *node {
+	tb.Helper()
+	n := &node{t: tb, set: set, rib: rib.New(nil), ended: make(chan error, 1)}
 	f, err := bgp.New(bgp.Config{
-		Node: set.Node, Node6: set.Node6, Cfg: set.config(), RIB: n.rib, Log: logger(), Restarting: set.Restarting, Facts: hereFacts(t),
+		Node: set.Node, Node6: set.Node6, Cfg: set.config(), RIB: n.rib, Log: logger(), Restarting: set.Restarting, Facts: hereFacts(tb),
 	})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	n.fabric = f
 	ctx, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel
 	go func() { n.ended <- f.Run(ctx) }()
 	n.announce(announce...)
-	t.Cleanup(n.stop)
+	tb.Cleanup(n.stop)
 	return n
 }
 
