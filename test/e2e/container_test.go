@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -215,4 +216,39 @@ func (c *container) path(to netip.Addr) ([]string, error) {
 		}
 	}
 	return list, nil
+}
+
+// capture prints the packets that come to the container and match a filter, until it has seen one with the text last in
+// it. It closes ready once it listens.
+func (c *container) capture(filter, last string, ready chan<- struct{}) string {
+	ctx, cancel := context.WithTimeout(c.h.ctx, 20*time.Second)
+	defer cancel()
+	cmd := c.h.Command(ctx, "nsenter", "-t", strconv.Itoa(c.pid), "-n", "tcpdump", "-lnni", "eth0", filter)
+	var out transcript
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		close(ready)
+		return err.Error()
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	listening := false
+	_ = patiently(20*time.Second, func() error {
+		text := out.String()
+		_, packets, found := strings.Cut(text, "listening on eth0")
+		if found && !listening {
+			listening = true
+			close(ready)
+		}
+		if !strings.Contains(packets, last) {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	if !listening {
+		close(ready)
+	}
+	cancel()
+	<-done
+	return out.String()
 }

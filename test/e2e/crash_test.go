@@ -177,9 +177,9 @@ func TestKilledEngine(t *testing.T) {
 			h.liveRestore(t, false)
 			const n = 5
 			for i := range n {
-				h.run(fmt.Sprintf("always%d", i), "--restart", "always", "--network", "net")
+				h.run(fmt.Sprintf("always%d", i), "--init", "--restart", "always", "--network", "net")
 			}
-			h.run("mortal", "--network", "net")
+			h.run("mortal", "--init", "--network", "net")
 			if err := h.KillEngine(h.ctx); err != nil {
 				t.Fatal(err)
 			}

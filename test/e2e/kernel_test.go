@@ -60,9 +60,11 @@ func (h *host) settledKernel() string {
 }
 
 // sameKernel says how a host's kernel differs from what it was.
-func (h *host) sameKernel(before string) error {
-	if diff := cmp.Diff(strings.Split(before, "\n"), strings.Split(h.kernel(), "\n")); diff != "" {
-		return fmt.Errorf("%s: the kernel has changed (-before +now):\n%s", h.Name, diff)
+func (h *host) sameKernel(before string) error { return differs(h.Name, before, h.kernel()) }
+
+func differs(where, before, now string) error {
+	if diff := cmp.Diff(strings.Split(before, "\n"), strings.Split(now, "\n")); diff != "" {
+		return fmt.Errorf("%s: the kernel has changed (-before +now):\n%s", where, diff)
 	}
 	return nil
 }
