@@ -43,7 +43,9 @@ func (a *Agent) newFabric(cfg *config.Config, restarted bool) (fabric.Fabric, er
 		}
 		return a.newBGP(cfg, restarted)
 	case config.FabricStatic:
-		return static.New(cfg, a.rib), nil
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return static.New(cfg, a.rib, a.under.Addr4, a.under.Addr6), nil
 	case config.FabricKernel, config.FabricNone:
 		return fabric.NewSilent(string(cfg.Fabric)), nil
 	case config.FabricStore:

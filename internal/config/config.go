@@ -122,7 +122,7 @@ type BGP struct {
 	ASN             uint32         // 1..4294967294 without the reserved 23456 and 65535
 	RouterID        netip.Addr     // IPv4; zero: the node's address
 	Listen          netip.AddrPort // zero: connect only. An unspecified address (0.0.0.0, ::) means every address of both families
-	HoldTime        time.Duration  // of peers that do not say: 0 (no keepalives) or 3s..65535s, whole seconds (RFC 4271, 4.2)
+	HoldTime        time.Duration  // of peers that do not say: 3s..65535s, whole seconds (RFC 4271, 4.2)
 	Mesh            bool           // with a store: peer with every node
 	RouteReflector  bool           // internal peers are clients of this node (RFC 4456)
 	Multipath       bool           // use all equally good paths

@@ -138,9 +138,10 @@ const inherit time.Duration = -1
 func wholeSeconds(d time.Duration) bool { return d%time.Second == 0 }
 
 func holdTimeField(p *time.Duration) field {
-	const want = "0s, or a duration from 3s to 65535s, in whole seconds (RFC 4271, 4.2)"
+	// The RFC also has 0, a session without keepalives, which the speaker cannot do.
+	const want = "a duration from 3s to 65535s in whole seconds (RFC 4271, 4.2)"
 	return durationField("holdTime", want, p, func(d time.Duration) bool {
-		return d == 0 || wholeSeconds(d) && d >= 3*time.Second && d <= 65535*time.Second
+		return wholeSeconds(d) && d >= 3*time.Second && d <= 65535*time.Second
 	})
 }
 
