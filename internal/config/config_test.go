@@ -62,7 +62,7 @@ func TestEveryKey(t *testing.T) {
 			HoldTime: 30 * time.Second, RouteReflector: true,
 			GracefulRestart: GracefulRestart{RestartTime: time.Minute},
 			Peers: []Peer{
-				{Address: addr("10.77.0.1"), ASN: 64512, Port: 1179, TTLSecurity: true, BFD: true, Passive: true},
+				{Address: addr("10.77.0.1"), ASN: 64512, Port: 1179, TTLSecurity: true, BFD: true, HoldTime: 4 * time.Second, Passive: true},
 				{Address: addr("fe80::1%eth0"), ASN: 4200000001, Port: 179, HoldTime: 30 * time.Second},
 				{Address: addr("192.0.2.1"), ASN: 65001, Port: 179, Multihop: 4, HoldTime: 30 * time.Second},
 				{Interface: "eth1", Port: 179, HoldTime: 30 * time.Second},

@@ -40,7 +40,7 @@ func TestRefused(t *testing.T) {
 		{"pools: [10.0.0.0/8]", `pools[0]: "10.0.0.0/8": want a mapping with the keys cidr,`},
 		{"bgp: {import: {prefixes: 10.0.0.0/8}}", `bgp.import.prefixes: "10.0.0.0/8": want a list of strings; this is a string`},
 		{"bgp: {import: {prefixes: [1]}}", `bgp.import.prefixes[0]: 1: want a prefix`},
-		{"bgp: {holdTime: 9}", `bgp.holdTime: 9: want a duration from 3s a duration from 3s`},
+		{"bgp: {holdTime: 9}", `bgp.holdTime: 9: want a duration from 3s`},
 		{"bgp: {asn: '1'}", `this is a string`},
 
 		// Values.
@@ -54,6 +54,7 @@ func TestRefused(t *testing.T) {
 		{"bgp: {asn: 0x10}", `bgp.asn: 0x10: want`},
 		{"bgp: {asn: 010}", `bgp.asn: 010: want`},
 		{"bgp: {holdTime: 2s}", `want a duration from 3s to 65535s in whole seconds (RFC 4271, 4.2)`},
+		{"bgp: {holdTime: 0s}", `want a duration from 3s`},
 		{"bgp: {holdTime: 3500ms}", `want a duration from 3s`},
 		{"bgp: {holdTime: 65536s}", `want a duration from 3s`},
 		{"bgp: {holdTime: -3s}", `want a duration from 3s`},
