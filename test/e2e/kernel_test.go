@@ -20,7 +20,7 @@ echo "# addresses"; ip address show
 echo "# routes"; ip route show table all
 echo "# routes, IPv6"; ip -6 route show table all
 echo "# permanent neighbours"; ip neighbour show nud permanent; ip -6 neighbour show nud permanent
-echo "# nftables"; nft -s list ruleset 2>/dev/null
+for t in $(nft list tables | sort | tr ' ' ,); do echo "# nftables $t"; nft -s list $(echo $t | tr , ' '); done 2>/dev/null
 echo "# iptables"; iptables-save; ip6tables-save
 echo "# sysctls"; sysctl net.ipv4.ip_forward; grep -s . /proc/sys/net/ipv[46]/conf/*/* || true
 `
@@ -60,11 +60,9 @@ func (h *host) settledKernel() string {
 }
 
 // sameKernel says how a host's kernel differs from what it was.
-func (h *host) sameKernel(before string) error { return differs(h.Name, before, h.kernel()) }
-
-func differs(where, before, now string) error {
-	if diff := cmp.Diff(strings.Split(before, "\n"), strings.Split(now, "\n")); diff != "" {
-		return fmt.Errorf("%s: the kernel has changed (-before +now):\n%s", where, diff)
+func (h *host) sameKernel(before string) error {
+	if diff := cmp.Diff(strings.Split(before, "\n"), strings.Split(h.kernel(), "\n")); diff != "" {
+		return fmt.Errorf("%s: the kernel has changed (-before +now):\n%s", h, diff)
 	}
 	return nil
 }
