@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"sync"
+	"time"
 
 	"fairway/internal/kernel"
 	"fairway/internal/kernel/nft"
@@ -31,11 +32,12 @@ type machinery struct {
 	sandboxes map[kernel.SandboxKey]kernel.Sandbox // seen as wanted
 	firewall  bool                                 // seen as wanted
 	facts     *kernel.Facts                        // nil: to be read
+	since     map[kernel.RouteKey]time.Time        // of routes set by this run; for listings
 }
 
 func newMachinery(log *slog.Logger, rt *rtnl.Handle, fw *nft.Handle) *machinery {
 	return &machinery{
-		log: log, rt: rt, fw: fw,
+		log: log, rt: rt, fw: fw, since: map[kernel.RouteKey]time.Time{},
 		links:  reconcile.Track(rt.Links(), kernel.LinkEqual),
 		addrs:  reconcile.Track(rt.Addrs(), func(_, _ struct{}) bool { return true }),
 		neighs: reconcile.Track(rt.Neighs(), func(a, b kernel.MAC) bool { return a == b }),
@@ -200,7 +202,18 @@ func (m *machinery) apply(ctx context.Context, want kernel.State, prune bool) ([
 	}
 	reports := reconcile.Run(ctx, stages)
 	m.replug(ctx, links.Mended(), want)
+	now := time.Now()
+	m.mu.Lock()
+	routes.Changed(func(k kernel.RouteKey) { m.since[k] = now }, func(k kernel.RouteKey) { delete(m.since, k) })
+	m.mu.Unlock()
 	return reports, routes.Errors(), byLinkErrors(links, addrs, neighs, routes)
+}
+
+// routesSince returns since when each route has stood as it is; those of an earlier run are not in it.
+func (m *machinery) routesSince() map[kernel.RouteKey]time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.since)
 }
 
 // learned says that a route leads to another node.

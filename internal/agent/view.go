@@ -1,11 +1,13 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"fairway/internal/api"
 	"fairway/internal/cnm"
@@ -101,14 +103,26 @@ func (a *Agent) Routes(context.Context) ([]api.Route, error) {
 	res := a.loop.last()
 	failed := failedByText(res)
 	heard := a.rib.Snapshot()
+	since := map[kernel.RouteKey]time.Time{}
+	if a.kern != nil {
+		since = a.kern.routesSince()
+	}
 	var out []api.Route
 	for key, r := range res.Output.State.Routes {
 		problem := failed[key.Dst.String()]
 		if h, ok := heard[key.Dst]; ok && r.Type == kernel.Unicast && learned(r) {
-			out = append(out, a.learnedRoutes(h, r, problem)...)
+			for _, v := range a.learnedRoutes(h, r, problem) {
+				if v.InKernel {
+					v.Since = cmp.Or(since[key], a.started)
+				}
+				out = append(out, v)
+			}
 			continue
 		}
 		v := api.Route{Prefix: key.Dst, Kind: "container", Source: "local", Node: a.nodeName(), Best: true, InKernel: problem == "", Problem: problem}
+		if v.InKernel {
+			v.Since = cmp.Or(since[key], a.started)
+		}
 		if r.Type == kernel.Blackhole {
 			v.Kind = "block"
 		} else if len(r.NextHops) > 0 {

@@ -92,6 +92,20 @@ type Sync[K comparable, V any] struct {
 // Mended are the keys of what somebody else had changed and this pass set right.
 func (s *Sync[K, V]) Mended() []K { return s.mended }
 
+// Changed calls set for each key that this pass set, and deleted for each that it deleted.
+func (s *Sync[K, V]) Changed(set, deleted func(K)) {
+	for k := range s.set {
+		if _, bad := s.failed[k]; !bad {
+			set(k)
+		}
+	}
+	for _, k := range s.del {
+		if _, bad := s.failed[k]; !bad {
+			deleted(k)
+		}
+	}
+}
+
 // Compare implements Stage.
 func (s *Sync[K, V]) Compare(ctx context.Context) error {
 	actual, err := s.Table.List(ctx)
