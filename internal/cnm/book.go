@@ -124,32 +124,20 @@ func (b *Book) addresses(c *change, d ipam.Delta) {
 	}
 }
 
-func (b *Book) putNetwork(c *change, n Network) {
-	was, had := b.networks[n.ID]
-	b.networks[n.ID] = n
-	c.undo = append(c.undo, func() { restore(b.networks, n.ID, was, had) })
-	c.put(networkPrefix+n.ID, n)
+// put writes a value into one of the book's maps and its record.
+func put[V any](c *change, m map[string]V, prefix, id string, v V) {
+	was, had := m[id]
+	m[id] = v
+	c.undo = append(c.undo, func() { restore(m, id, was, had) })
+	c.put(prefix+id, v)
 }
 
-func (b *Book) removeNetwork(c *change, id string) {
-	was, had := b.networks[id]
-	delete(b.networks, id)
-	c.undo = append(c.undo, func() { restore(b.networks, id, was, had) })
-	c.remove(networkPrefix + id)
-}
-
-func (b *Book) putEndpoint(c *change, e Endpoint) {
-	was, had := b.endpoints[e.ID]
-	b.endpoints[e.ID] = e
-	c.undo = append(c.undo, func() { restore(b.endpoints, e.ID, was, had) })
-	c.put(endpointPrefix+e.ID, e)
-}
-
-func (b *Book) removeEndpoint(c *change, id string) {
-	was, had := b.endpoints[id]
-	delete(b.endpoints, id)
-	c.undo = append(c.undo, func() { restore(b.endpoints, id, was, had) })
-	c.remove(endpointPrefix + id)
+// remove takes a value out of one of the book's maps, and its record.
+func remove[V any](c *change, m map[string]V, prefix, id string) {
+	was, had := m[id]
+	delete(m, id)
+	c.undo = append(c.undo, func() { restore(m, id, was, had) })
+	c.remove(prefix + id)
 }
 
 func restore[V any](m map[string]V, key string, was V, had bool) {

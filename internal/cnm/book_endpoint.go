@@ -28,7 +28,7 @@ func (b *Book) CreateEndpoint(ctx context.Context, req EndpointRequest) (Endpoin
 		if err := b.hold(c, e); err != nil {
 			return err
 		}
-		b.putEndpoint(c, e)
+		put(c, b.endpoints, endpointPrefix, e.ID, e)
 		out = e
 		return nil
 	})
@@ -120,7 +120,7 @@ func (b *Book) Join(ctx context.Context, network, endpoint, sandbox string) (Joi
 			return nil
 		}
 		e.State, e.Sandbox, e.Changed = Joined, sandbox, b.now()
-		b.putEndpoint(c, e)
+		put(c, b.endpoints, endpointPrefix, e.ID, e)
 		return nil
 	})
 	return reply, err
@@ -160,7 +160,7 @@ func (b *Book) Leave(ctx context.Context, network, endpoint string) error {
 			return nil
 		}
 		e.State, e.Changed = Left, b.now()
-		b.putEndpoint(c, e)
+		put(c, b.endpoints, endpointPrefix, e.ID, e)
 		return nil
 	})
 }
@@ -171,7 +171,7 @@ func (b *Book) Leave(ctx context.Context, network, endpoint string) error {
 func (b *Book) DeleteEndpoint(ctx context.Context, network, endpoint string) error {
 	return b.edit(ctx, func(c *change) error {
 		if e, ok := b.endpoints[endpoint]; ok && e.Network == network {
-			b.removeEndpoint(c, endpoint)
+			remove(c, b.endpoints, endpointPrefix, endpoint)
 			b.addresses(c, b.alloc.ReleaseExtra(endpoint))
 		}
 		return nil
@@ -189,7 +189,7 @@ func (b *Book) DropEndpoint(ctx context.Context, endpoint string) error {
 }
 
 func (b *Book) dropEndpoint(c *change, id string) {
-	b.removeEndpoint(c, id)
+	remove(c, b.endpoints, endpointPrefix, id)
 	b.addresses(c, b.alloc.ReleaseEndpoint(id))
 }
 
@@ -199,7 +199,7 @@ func (b *Book) LeaveAll(ctx context.Context) error {
 		for _, e := range b.endpoints {
 			if e.State == Joined {
 				e.State, e.Changed = Left, b.now()
-				b.putEndpoint(c, e)
+				put(c, b.endpoints, endpointPrefix, e.ID, e)
 			}
 		}
 		return nil

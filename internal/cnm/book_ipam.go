@@ -105,7 +105,7 @@ func (b *Book) ReleaseAddress(ctx context.Context, pool string, addr netip.Addr)
 				continue
 			}
 			e.Addrs = slices.Delete(slices.Clone(e.Addrs), i, i+1)
-			b.putEndpoint(c, e)
+			put(c, b.endpoints, endpointPrefix, e.ID, e)
 		}
 		return nil
 	})

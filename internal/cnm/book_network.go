@@ -33,7 +33,7 @@ func (b *Book) CreateNetwork(ctx context.Context, req NetworkRequest) error {
 		for i := range n.Subnets {
 			n.Subnets[i].Pool = poolOf(b.alloc.Pools(), n.ID, n.Subnets[i].Prefix)
 		}
-		b.putNetwork(c, n)
+		put(c, b.networks, networkPrefix, n.ID, n)
 		return nil
 	})
 }
@@ -127,7 +127,7 @@ func (b *Book) DeleteNetwork(ctx context.Context, id string) error {
 				b.dropEndpoint(c, e.ID)
 			}
 		}
-		b.removeNetwork(c, id)
+		remove(c, b.networks, networkPrefix, id)
 		b.addresses(c, b.alloc.UnbindNetwork(id))
 		return nil
 	})
