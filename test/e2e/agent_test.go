@@ -214,6 +214,13 @@ func TestCleanup(t *testing.T) {
 	s := newSite(t)
 	for _, h := range s.hosts {
 		t.Run(h.Name, func(t *testing.T) {
+			// Forwarding stays on, since others may rely on it by now: it is turned on before one compares.
+			h.docker("network", "create", "-d", "fairway", "--ipam-driver", "fairway", "--ipv6", "--subnet", pool4, "--subnet", pool6, "first")
+			h.run("first", "--network", "first")
+			if err := h.empty(); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, leakLimit, h.leftOver)
 			empty := h.settledKernel()
 			for _, other := range s.hosts {
 				if err := other.createNetwork("net"); err != nil {
@@ -229,9 +236,13 @@ func TestCleanup(t *testing.T) {
 			if err := h.StopAgent(h.ctx, syscall.SIGTERM); err != nil {
 				t.Fatal(err)
 			}
-			out := h.fairway("cleanup")
-			t.Logf("%s", out)
-			// As before anything was made, but for forwarding, which others may rely on by now, and our table and chain.
+			made := h.kernel()
+			list := h.fairway("cleanup", "--dry-run")
+			if err := h.sameKernel(made); err != nil || !strings.Contains(list, h.Block4.String()) {
+				t.Errorf("a dry run (%v) says: %s", err, list)
+			}
+			h.fairway("cleanup", "--yes")
+			// As before anything was made, and without our table and chain.
 			want := strings.Split(ours.ReplaceAllString(withoutOurTable(empty), ""), "\n")
 			now := h.kernel()
 			if left := ours.FindAllString(now, -1); len(left) > 0 {
