@@ -201,7 +201,12 @@ func (m *machinery) apply(ctx context.Context, want kernel.State, prune bool) ([
 		&firewallStage{m: m, want: want.Firewall, before: before.Firewall}, routes, &sandboxStage{m: m, want: want.Sandbox, links: want.Links},
 	}
 	reports := reconcile.Run(ctx, stages)
-	m.replug(ctx, links.Mended(), want)
+	made := links.Mended()
+	if before.Links == nil {
+		// The first pass: the engine cannot ask for anything yet, so every link belongs to a container that ran before.
+		links.Changed(func(k string) { made = append(made, k) }, func(string) {})
+	}
+	m.replug(ctx, made, want)
 	now := time.Now()
 	m.mu.Lock()
 	routes.Changed(func(k kernel.RouteKey) { m.since[k] = now }, func(k kernel.RouteKey) { delete(m.since, k) })

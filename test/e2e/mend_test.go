@@ -142,6 +142,28 @@ func TestDeletedLink(t *testing.T) {
 	}
 }
 
+// On an internal network, too, and the container is no less inside than before.
+func TestDeletedLinkOfInternalNetwork(t *testing.T) {
+	s := newSite(t)
+	s.network("inside", "--internal")
+	h := s.hosts[0]
+	c, far := h.run("cc", "--network", "inside"), s.hosts[1].run("far", "--network", "inside")
+	everyPair(t, []*container{c, far})
+	routes := func() string {
+		return c.mustNet("sh", "-c", "ip route; ip -6 route | grep -v fe80")
+	}
+	before := routes()
+	for _, command := range []string{"ip link set " + h.linkOf(c) + " mtu 1300", "ip link del " + h.linkOf(c)} {
+		h.must("sh", "-c", command)
+		if err := patiently(mendLimit, func() error { return h.reachBoth(c, far) }); err != nil {
+			t.Errorf("after %s: %v", command, err)
+		}
+		if now := routes(); now != before {
+			t.Errorf("after %s the container's routes are\n%s\nand were\n%s", command, now, before)
+		}
+	}
+}
+
 // `nft flush ruleset` takes the engine's rules too, which only the engine makes anew; containers of ours do not care.
 func TestRulesetFlushed(t *testing.T) {
 	s := newSite(t)
