@@ -200,6 +200,7 @@ func (a *Agent) open(ctx context.Context, g *errgroup.Group, local *store.Local)
 		return err
 	}
 	a.waiting("setting the kernel")
+	a.kern.adopting = true
 	g.Go(func() error { return a.loop.run(ctx) })
 	g.Go(func() error { return a.watchDrift(ctx) })
 	g.Go(func() error { return a.kern.fw.Watch(ctx, func() { a.checkDrift(ctx) }) })

@@ -25,6 +25,9 @@ type machinery struct {
 	addrs  *reconcile.Tracked[kernel.AddrKey, struct{}]
 	neighs *reconcile.Tracked[kernel.NeighKey, kernel.MAC]
 	routes *reconcile.Tracked[kernel.RouteKey, kernel.Route]
+	// adopting is true in the first pass of an agent: the engine cannot ask for anything yet, so a link that is made belongs
+	// to a container that ran before, and went while no agent ran.
+	adopting bool
 
 	mu        sync.Mutex
 	want      kernel.State // of the last pass
@@ -202,9 +205,9 @@ func (m *machinery) apply(ctx context.Context, want kernel.State, prune bool) ([
 	}
 	reports := reconcile.Run(ctx, stages)
 	made := links.Mended()
-	if before.Links == nil {
-		// The first pass: the engine cannot ask for anything yet, so every link belongs to a container that ran before.
+	if m.adopting {
 		links.Changed(func(k string) { made = append(made, k) }, func(string) {})
+		m.adopting = false
 	}
 	m.replug(ctx, made, want)
 	now := time.Now()
