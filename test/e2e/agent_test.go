@@ -236,7 +236,7 @@ func TestCleanup(t *testing.T) {
 			if err := h.StopAgent(h.ctx, syscall.SIGTERM); err != nil {
 				t.Fatal(err)
 			}
-			made := h.kernel()
+			made := h.settledKernel()
 			list := h.fairway("cleanup", "--dry-run")
 			if err := h.sameKernel(made); err != nil || !strings.Contains(list, h.Block4.String()) {
 				t.Errorf("a dry run (%v) says: %s", err, list)
