@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -174,6 +175,8 @@ func TestKilledEngine(t *testing.T) {
 	s.network("net")
 	for _, h := range s.hosts {
 		t.Run(h.Name, func(t *testing.T) {
+			t.Parallel()
+			h := h.in(t)
 			h.liveRestore(t, false)
 			const n = 5
 			for i := range n {
@@ -244,6 +247,7 @@ func (h *host) liveRestore(t *testing.T, on bool) {
 		if err := os.WriteFile(path, before, 0o644); err != nil {
 			t.Error(err)
 		}
+		h.ctx = context.Background() // the test's has ended
 		h.must("sh", "-c", "kill -HUP $(cat /run/docker.pid)")
 	})
 	h.must("sh", "-c", "kill -HUP $(cat /run/docker.pid)")

@@ -75,6 +75,7 @@ func TestWithoutIPv6(t *testing.T) {
 	far := s.hosts[0].run("far", "--network", "net")
 	for _, h := range s.hosts {
 		t.Run(h.Name, func(t *testing.T) {
+			h := h.in(t)
 			c := h.run("four", "--network", "net", "--sysctl", "net.ipv6.conf.all.disable_ipv6=1")
 			c.reaches(far.v4)
 			if out := c.mustNet("ip", "-6", "address", "show", "scope", "global"); out != "" {
@@ -92,7 +93,9 @@ func TestGatewayPriority(t *testing.T) {
 		t.Skipf("the engine of %s has no --gw-priority", h)
 	}
 	s.network("anet")
-	if err := h.createNetwork("bnet", "--subnet", "10.46.0.0/16", "--ip-range", "10.46.1.0/24"); err != nil {
+	// Of both families, as the other one: the engine takes no gateway away for one that has less.
+	if err := h.createNetwork("bnet", "--ipv6", "--subnet", "10.46.0.0/16", "--ip-range", "10.46.1.0/24",
+		"--subnet", "fd46::/48", "--ip-range", "fd46:0:0:1::/64"); err != nil {
 		t.Fatal(err)
 	}
 	c := h.run("cc", "--network", "anet")

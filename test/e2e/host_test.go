@@ -42,6 +42,14 @@ func newHost(t *testing.T, h *lab.Host) *host {
 
 func (h *host) String() string { return h.Name }
 
+// in is the host as a subtest sees it, whose failures are the subtest's.
+func (h *host) in(t *testing.T) *host {
+	t.Helper()
+	sub := *h
+	sub.t, sub.ctx = t, t.Context()
+	return &sub
+}
+
 // try runs a command on the host and returns what it prints, without the last line break. An error has what it says.
 func (h *host) try(args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(h.ctx, commandLimit)

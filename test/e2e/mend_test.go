@@ -62,6 +62,7 @@ func TestMended(t *testing.T) {
 			{"link's MTU changed", "ip link set " + link + " mtu 1280", "links"},
 		} {
 			t.Run(h.Name+"/"+d.name, func(t *testing.T) {
+				h := h.in(t)
 				before := h.status().Kernel.Mended[d.counted]
 				h.must("sh", "-c", d.command)
 				start := time.Now()
@@ -116,6 +117,7 @@ func TestDeletedLink(t *testing.T) {
 	s.network("net")
 	for i, h := range s.hosts {
 		t.Run(h.Name, func(t *testing.T) {
+			h := h.in(t)
 			far := s.hosts[(i+1)%len(s.hosts)].run("far", "--network", "net")
 			c := h.run("cc", "--network", "net", "--mac-address", "02:00:5e:00:53:77")
 			c.reaches(far.v4)

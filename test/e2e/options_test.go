@@ -15,6 +15,7 @@ func TestExplicitAddresses(t *testing.T) {
 	s.network("net")
 	for n, h := range s.hosts {
 		t.Run(h.Name, func(t *testing.T) {
+			h := h.in(t)
 			other := s.hosts[(n+1)%len(s.hosts)]
 			ip, ip6 := fmt.Sprintf("10.9.200.%d", n+1), fmt.Sprintf("fd09:0:0:c000::%d", n+1)
 			mac := fmt.Sprintf("02:00:5e:00:53:%02x", n+1)
@@ -88,6 +89,7 @@ func TestSeveralNetworks(t *testing.T) {
 	}
 	for i, h := range s.hosts {
 		t.Run(h.Name, func(t *testing.T) {
+			h := h.in(t)
 			other := s.hosts[(i+1)%len(s.hosts)]
 			a, b := other.run("on-a", "--network", "anet"), other.run("on-b", "--network", "bnet")
 			c := h.run("both", "--network", "anet")
@@ -157,6 +159,7 @@ func TestFurtherAddresses(t *testing.T) {
 	s.network("net")
 	for i, h := range s.hosts {
 		t.Run(h.Name, func(t *testing.T) {
+			h := h.in(t)
 			other := s.hosts[(i+1)%len(s.hosts)]
 			more := []string{fmt.Sprintf("10.9.210.%d", i+1), fmt.Sprintf("fd09:0:0:c001::%d", i+1)}
 			h.run("cc", "--network", "name=net,driver-opt=fairway.addresses="+more[0]+" "+more[1])

@@ -14,6 +14,7 @@ func TestRefusedNetworks(t *testing.T) {
 	s := newSite(t)
 	for _, h := range s.hosts {
 		t.Run(h.Name, func(t *testing.T) {
+			h := h.in(t)
 			if err := h.createNetwork("there", "--ipv6", "--subnet", "10.50.0.0/16", "--ip-range", "10.50.1.0/24",
 				"--subnet", "fd50::/48", "--ip-range", "fd50:0:0:1::/64"); err != nil {
 				t.Fatal(err)
