@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -204,11 +203,13 @@ func (m *machinery) apply(ctx context.Context, want kernel.State, prune bool) ([
 		&firewallStage{m: m, want: want.Firewall, before: before.Firewall}, routes, &sandboxStage{m: m, want: want.Sandbox, links: want.Links},
 	}
 	reports := reconcile.Run(ctx, stages)
-	made := links.Mended()
-	if m.adopting {
-		links.Changed(func(k string) { made = append(made, k) }, func(string) {})
-		m.adopting = false
+	var made []string
+	for _, name := range links.Made() {
+		if _, before := before.Links[name]; before || m.adopting {
+			made = append(made, name)
+		}
 	}
+	m.adopting = false
 	m.replug(ctx, made, want)
 	now := time.Now()
 	m.mu.Lock()
@@ -294,19 +295,7 @@ func (m *machinery) replug(ctx context.Context, made []string, want kernel.State
 			if key.MAC != link.Peer.MAC {
 				continue
 			}
-			var addrs []netip.Prefix
-			for k, r := range want.Routes {
-				if len(r.NextHops) == 1 && r.NextHops[0].Link == name && !r.NextHops[0].Via.IsValid() {
-					addrs = append(addrs, k.Dst)
-				}
-			}
-			var gateways []netip.Addr
-			for k := range want.Addrs {
-				if k.Link == name {
-					gateways = append(gateways, k.Prefix.Addr())
-				}
-			}
-			err := m.rt.Plug(ctx, key, link.Peer.Name, addrs, gateways)
+			err := m.rt.Plug(ctx, key, link.Peer.Name, link.Peer.Plug)
 			m.log.Warn("put a deleted veth back into its container", slog.String("link", name), slog.Any("err", err))
 			m.mu.Lock()
 			delete(m.sandboxes, key)

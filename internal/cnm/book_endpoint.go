@@ -115,7 +115,7 @@ func (b *Book) Join(ctx context.Context, network, endpoint, sandbox string) (Joi
 		if !ok || e.Network != network {
 			return fmt.Errorf("endpoint %s of network %s is not known here", short(endpoint), short(network))
 		}
-		reply = b.networks[network].reply(e)
+		reply = b.networks[network].Reply(e)
 		if e.State == Joined && e.Sandbox == sandbox {
 			return nil
 		}
@@ -126,9 +126,9 @@ func (b *Book) Join(ctx context.Context, network, endpoint, sandbox string) (Joi
 	return reply, err
 }
 
-// reply says how a container gets out. On an internal network it gets routes to the network's own subnets and no
+// Reply says how a container gets out. On an internal network it gets routes to the network's own subnets and no
 // default route.
-func (n Network) reply(e Endpoint) JoinReply {
+func (n Network) Reply(e Endpoint) JoinReply {
 	r := JoinReply{Link: e.PeerName()}
 	for _, a := range e.Addrs {
 		gw := n.Gateway(a.Addr())

@@ -105,6 +105,21 @@ type Link struct {
 type Peer struct {
 	Name string // in the node's namespace, until Docker moves and renames it
 	MAC  MAC
+	// Plug is what Docker gave the interface in the container, for the case that the pair has to be made anew there.
+	Plug Plug
+}
+
+// Plug is an interface in a sandbox as the engine was told to make it. Its slices are not changed once it is made.
+type Plug struct {
+	Addrs  []netip.Addr   // each with its full length, 32 or 128
+	OnLink []netip.Addr   // gateways: each gets a route on the link
+	Routes []SandboxRoute // through gateways; a default route only where the sandbox has none of the family
+}
+
+// SandboxRoute is a route in a sandbox through a gateway.
+type SandboxRoute struct {
+	Dst netip.Prefix
+	Via netip.Addr
 }
 
 // LinkEqual compares what can be read back: kind, alias, MTU, MAC, and up or down. (8: only fields that we set.)
@@ -227,6 +242,9 @@ type Firewall struct {
 	// Siblings are addresses that AntiSpoof lets through on a link although they are routed over another one: those of
 	// the same container on its other networks. Sorted, unique.
 	Siblings []LinkAddr
+	// Internal are the subnets of networks that are kept apart, a network a set: nothing is forwarded between them and
+	// anywhere else. The node itself is no elsewhere.
+	Internal [][]netip.Prefix
 	// ClosedTCP and ClosedUDP are ports of the node that Links cannot reach (BGP 179, BFD 3784).
 	ClosedTCP, ClosedUDP []uint16
 }
@@ -248,6 +266,7 @@ func (a LinkAddr) Compare(b LinkAddr) int {
 // Equal compares two firewalls.
 func (f Firewall) Equal(o Firewall) bool {
 	return slices.Equal(f.Links, o.Links) && f.AntiSpoof == o.AntiSpoof && slices.Equal(f.Siblings, o.Siblings) &&
+		slices.EqualFunc(f.Internal, o.Internal, slices.Equal[[]netip.Prefix]) &&
 		slices.Equal(f.ClosedTCP, o.ClosedTCP) && slices.Equal(f.ClosedUDP, o.ClosedUDP)
 }
 
@@ -292,7 +311,7 @@ func (s State) String() string {
 		out = append(out, "route "+RouteText(k, r))
 	}
 	if f := s.Firewall; len(f.Links) > 0 {
-		out = append(out, fmt.Sprintf("firewall accept %v anti-spoof %v closed tcp %v udp %v siblings %v", f.Links, f.AntiSpoof, f.ClosedTCP, f.ClosedUDP, f.Siblings))
+		out = append(out, fmt.Sprintf("firewall accept %v anti-spoof %v closed tcp %v udp %v siblings %v internal %v", f.Links, f.AntiSpoof, f.ClosedTCP, f.ClosedUDP, f.Siblings, f.Internal))
 	}
 	slices.Sort(out)
 	return strings.Join(out, "\n") + "\n"

@@ -83,6 +83,7 @@ func Compute(in Input) Output {
 	}
 	if in.Node.Docker {
 		p.siblings()
+		p.internal()
 	}
 	for _, prefix := range in.Announce {
 		p.out.Announce[prefix] = Announcement{Kind: "route"}
@@ -175,7 +176,7 @@ func (p *planner) routed(n cnm.Network, e cnm.Endpoint) {
 	s, link := &p.out.State, e.LinkName()
 	s.Links[link] = kernel.Link{
 		Kind: kernel.Veth, Alias: kernel.AliasPrefix + short(n.ID) + "/" + short(e.ID), MTU: p.mtu(n), MAC: HostMAC(),
-		Peer: kernel.Peer{Name: e.PeerName(), MAC: e.MAC}, Existing: e.State == cnm.Left,
+		Peer: kernel.Peer{Name: e.PeerName(), MAC: e.MAC, Plug: plug(n, e)}, Existing: e.State == cnm.Left,
 	}
 	if e.State == cnm.Left {
 		return
@@ -199,6 +200,39 @@ func (p *planner) routed(n cnm.Network, e cnm.Endpoint) {
 		slices.SortFunc(sandbox.Neighs, func(a, b kernel.Neigh) int { return a.IP.Compare(b.IP) })
 		s.Sandbox[kernel.SandboxKey{Path: e.Sandbox, MAC: e.MAC}] = sandbox
 	}
+}
+
+// plug is what the engine was answered at Join.
+func plug(n cnm.Network, e cnm.Endpoint) kernel.Plug {
+	reply := n.Reply(e)
+	out := kernel.Plug{Addrs: e.All(), OnLink: reply.OnLink}
+	for _, gw := range []netip.Addr{reply.Gateway4, reply.Gateway6} {
+		if gw.IsValid() {
+			out.Routes = append(out.Routes, kernel.SandboxRoute{Dst: netip.PrefixFrom(gw, 0).Masked(), Via: gw})
+		}
+	}
+	for _, r := range reply.Routes {
+		out.Routes = append(out.Routes, kernel.SandboxRoute{Dst: r.Dst, Via: r.Via})
+	}
+	return out
+}
+
+// internal keeps internal networks apart in the firewall too: a container with the right to do so could give itself a
+// default route.
+func (p *planner) internal() {
+	f := &p.out.State.Firewall
+	for _, n := range p.in.Networks {
+		if !n.Internal {
+			continue
+		}
+		var subnets []netip.Prefix
+		for _, s := range n.Subnets {
+			subnets = append(subnets, s.Prefix)
+		}
+		slices.SortFunc(subnets, netip.Prefix.Compare)
+		f.Internal = append(f.Internal, subnets)
+	}
+	slices.SortFunc(f.Internal, func(a, b []netip.Prefix) int { return slices.CompareFunc(a, b, netip.Prefix.Compare) })
 }
 
 // address plans the way to one address of a container. The node's own packets to it carry the node's underlay address,

@@ -226,3 +226,23 @@ func BenchmarkCompute(b *testing.B) {
 		plan.Compute(in)
 	}
 }
+
+func TestInternalNetworksAreKeptApart(t *testing.T) {
+	in := node()
+	n := dual()
+	n.Internal = true
+	other := cnm.Network{ID: "net0", Mode: cnm.Routed, Subnets: []cnm.Subnet{{Prefix: pfx("10.8.0.0/16")}}}
+	in.Networks = []cnm.Network{n, other}
+	in.Endpoints = []cnm.Endpoint{endpoint("e1", cnm.Joined, "10.9.0.2/32", "fd09::2/128")}
+	out := plan.Compute(in)
+	want := [][]netip.Prefix{{pfx("10.9.0.0/16"), pfx("fd09::/64")}}
+	same := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+	if diff := cmp.Diff(want, out.State.Firewall.Internal, same); diff != "" {
+		t.Error(diff)
+	}
+	for _, r := range out.State.Links["fwe1"].Peer.Plug.Routes {
+		if r.Dst.Bits() == 0 {
+			t.Errorf("a veth that is made anew would get a default route via %s", r.Via)
+		}
+	}
+}

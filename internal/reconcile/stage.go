@@ -86,11 +86,19 @@ type Sync[K comparable, V any] struct {
 	del    []K
 	report Report
 	failed map[K]error
-	mended []K
 }
 
-// Mended are the keys of what somebody else had changed and this pass set right.
-func (s *Sync[K, V]) Mended() []K { return s.mended }
+// Made are the keys of what this pass created, as opposed to changed.
+func (s *Sync[K, V]) Made() []K {
+	var out []K
+	for k := range s.set {
+		_, was := s.actual[k]
+		if _, bad := s.failed[k]; !was && !bad {
+			out = append(out, k)
+		}
+	}
+	return out
+}
 
 // Changed calls set for each key that this pass set, and deleted for each that it deleted.
 func (s *Sync[K, V]) Changed(set, deleted func(K)) {
@@ -140,7 +148,6 @@ func (s *Sync[K, V]) Set(ctx context.Context) {
 		s.report.Set++
 		if was, ok := s.Before[k]; ok && s.Equal(v, was) {
 			s.report.Mended++
-			s.mended = append(s.mended, k)
 		}
 	}
 }

@@ -19,6 +19,7 @@ const (
 	chainSource     = "source"    // what comes from our links: is the source its own?
 	chainNeighbour  = "neighbour" // ICMPv6 of the neighbour discovery protocol from our links
 	chainSibling    = "sibling"   // what comes over one link of a container from its address on another
+	chainApart      = "forward"   // what is forwarded between internal networks and elsewhere
 	chainClosed     = "closed"    // what comes from our links to the node itself
 )
 
@@ -66,6 +67,9 @@ func layout(fw kernel.Firewall, reversePath expressions) []chain {
 		if reversePath != nil && len(fw.Siblings) > 0 {
 			out = append(out, chain{name: chainSibling, rules: siblingRules(fw.Siblings)})
 		}
+	}
+	if len(fw.Internal) > 0 {
+		out = append(out, chain{chainApart, nftables.ChainHookForward, nftables.ChainPriorityFilter, internalRules(fw.Internal)})
 	}
 	if len(fw.ClosedTCP)+len(fw.ClosedUDP) > 0 {
 		out = append(
@@ -118,6 +122,52 @@ func siblingRules(siblings []kernel.LinkAddr) []rule {
 		out = append(out, rule{fmt.Sprintf("%s also has %s", s.Link, s.Addr), append(append(exprs, source(s.Addr)...), &expr.Verdict{Kind: expr.VerdictAccept})})
 	}
 	return append(out, rule{"source address of no link of this container", drop()})
+}
+
+// internalRules drop what has one end in a subnet of an internal network and the other in none of the same network. Our
+// rules against spoofing make the source say where a packet is from.
+func internalRules(networks [][]netip.Prefix) []rule {
+	var out []rule
+	for _, subnets := range networks {
+		for _, s := range subnets {
+			from, to := within(s, sourceAddress(), expr.CmpOpEq), within(s, destinationAddress(), expr.CmpOpEq)
+			for _, o := range subnets {
+				if o.Addr().Is4() == s.Addr().Is4() {
+					from = append(from, inPrefix(o, destinationAddress(), expr.CmpOpNeq)...)
+					to = append(to, inPrefix(o, sourceAddress(), expr.CmpOpNeq)...)
+				}
+			}
+			out = append(out, rule{"out of internal " + s.String(), append(from, drop()...)}, rule{"into internal " + s.String(), append(to, drop()...)})
+		}
+	}
+	return out
+}
+
+// The offsets of addresses in the network header: IPv4 (RFC 791, 3.1) and IPv6 (RFC 8200, 3).
+type headerField struct{ v4, v6 uint32 }
+
+func sourceAddress() headerField      { return headerField{12, 8} }
+func destinationAddress() headerField { return headerField{16, 24} }
+
+// within matches packets of the prefix's family by one of their addresses.
+func within(p netip.Prefix, f headerField, op expr.CmpOp) []expr.Any {
+	family := byte(unix.NFPROTO_IPV6)
+	if p.Addr().Is4() {
+		family = unix.NFPROTO_IPV4
+	}
+	return append([]expr.Any{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, equal([]byte{family})}, inPrefix(p, f, op)...)
+}
+
+func inPrefix(p netip.Prefix, f headerField, op expr.CmpOp) []expr.Any {
+	offset, length := f.v6, uint32(16)
+	if p.Addr().Is4() {
+		offset, length = f.v4, 4
+	}
+	return []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: length, Mask: ones(p.Bits())[:length], Xor: make([]byte, length)},
+		&expr.Cmp{Op: op, Register: 1, Data: p.Masked().Addr().AsSlice()},
+	}
 }
 
 // source matches packets by their source address (IPv4: offset 12, RFC 791 3.1).

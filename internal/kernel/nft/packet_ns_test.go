@@ -314,3 +314,41 @@ func TestPacketsOfSiblings(t *testing.T) {
 	})
 	n.a.reaches(t, o4, nobody4, outside4)
 }
+
+// An internal network is kept apart although its containers have a default route, and goes on among its own subnets.
+func TestPacketsOfInternalNetworks(t *testing.T) {
+	n := newNode(t, "nft")
+	fw := wall()
+	apply(t, n.h, fw)
+	o4, o6 := n.outside.listen(t, outside4), n.outside.listen(t, outside6)
+	a4, b4, b6 := n.a.listen(t, containerA4), n.b.listen(t, containerB4), n.b.listen(t, containerB6)
+	n.a.reaches(t, o4, containerA4, outside4)
+	n.a.reaches(t, o6, containerA6, outside6)
+
+	pfx := netip.MustParsePrefix
+	fw.Internal = [][]netip.Prefix{{pfx("10.1.0.2/32"), pfx("10.1.0.3/32"), pfx("fd00:1::/64")}, {pfx("10.44.0.0/24")}}
+	apply(t, n.h, fw)
+	apply(t, n.h, fw)
+	for _, c := range []struct {
+		from     space
+		src, dst string
+		rule     string
+	}{
+		{n.a, containerA4, outside4, "out of internal 10.1.0.2/32"},
+		{n.a, containerA6, outside6, "out of internal fd00:1::/64"},
+		{n.outside, outside4, containerA4, "into internal 10.1.0.2/32"},
+		{n.outside, outside6, containerB6, "into internal fd00:1::/64"},
+	} {
+		before := n.dropped(t, c.rule)
+		c.from.send(t, c.src, c.dst, "spoofed")
+		eventually(t, c.rule, func() bool { return n.dropped(t, c.rule) > before })
+	}
+	n.a.reaches(t, b4, containerA4, containerB4)
+	n.b.reaches(t, a4, containerB4, containerA4)
+	n.a.reaches(t, b6, containerA6, containerB6)
+
+	fw.Internal = nil
+	apply(t, n.h, fw)
+	n.a.reaches(t, o4, containerA4, outside4)
+	n.a.reaches(t, o6, containerA6, outside6)
+}

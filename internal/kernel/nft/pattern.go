@@ -30,6 +30,7 @@ func clone(fw kernel.Firewall) kernel.Firewall {
 	fw.ClosedTCP = slices.Clone(fw.ClosedTCP)
 	fw.ClosedUDP = slices.Clone(fw.ClosedUDP)
 	fw.Siblings = slices.Clone(fw.Siblings)
+	fw.Internal = slices.Clone(fw.Internal)
 	return fw
 }
 

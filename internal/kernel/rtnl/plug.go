@@ -17,21 +17,20 @@ import (
 
 // Plug gives a running container an interface again whose veth somebody deleted. linkName is the peer of a freshly made
 // veth of ours, in the handle's namespace; it goes into the sandbox as the first free "ethN" with the key's MAC, gets
-// the addresses (as /32 and /128 whatever their length), comes up, and gets a route to each gateway and through it the
-// default route, if the sandbox has none of that family. A sandbox that has an interface with the MAC already keeps it,
-// and what is missing on it is added. It returns ErrNotReady when there is no sandbox.
-func (h *Handle) Plug(ctx context.Context, key kernel.SandboxKey, linkName string, addrs []netip.Prefix, gateways []netip.Addr) error {
+// the addresses, comes up, and gets the routes. A sandbox that has an interface with the MAC already keeps it, and what
+// is missing on it is added. It returns ErrNotReady when there is no sandbox.
+func (h *Handle) Plug(ctx context.Context, key kernel.SandboxKey, linkName string, p kernel.Plug) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := h.plug(ctx, key, linkName, addrs, gateways); err != nil {
+	if err := h.plug(ctx, key, linkName, p); err != nil {
 		return fmt.Errorf("plug %q with MAC %s into sandbox %s: %w", linkName, key.MAC, key.Path, err)
 	}
-	h.did(ctx, "ip link set %s netns %s address %s up addrs %v gateways %v", linkName, key.Path, key.MAC, addrs, gateways)
+	h.did(ctx, "ip link set %s netns %s address %s up addrs %v on link %v routes %v", linkName, key.Path, key.MAC, p.Addrs, p.OnLink, p.Routes)
 	return nil
 }
 
-func (h *Handle) plug(ctx context.Context, key kernel.SandboxKey, linkName string, addrs []netip.Prefix, gateways []netip.Addr) error {
+func (h *Handle) plug(ctx context.Context, key kernel.SandboxKey, linkName string, p kernel.Plug) error {
 	ns, err := openSandbox(key.Path)
 	if err != nil {
 		return err
@@ -54,10 +53,10 @@ func (h *Handle) plug(ctx context.Context, key kernel.SandboxKey, linkName strin
 	if !found {
 		return errors.New("the interface was moved and is not there")
 	}
-	if err := h.configure(ns, c, l, addrs); err != nil {
+	if err := h.configure(ns, c, l, p.Addrs); err != nil {
 		return err
 	}
-	return addGateways(ctx, c, l, gateways)
+	return addSandboxRoutes(ctx, c, l, p)
 }
 
 // move takes the peer of one of our veths into the namespace. All in one message: where it cannot get a name, it stays.
@@ -89,15 +88,15 @@ func (h *Handle) move(ctx context.Context, name string, ns int, mac kernel.MAC) 
 
 // configure gives the interface its addresses and sets it up. Docker turns IPv6 off in its sandboxes, and on again for
 // interfaces with an IPv6 address; so do we.
-func (h *Handle) configure(ns int, c *conn, l linkMsg, addrs []netip.Prefix) error {
-	if slices.ContainsFunc(addrs, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+func (h *Handle) configure(ns int, c *conn, l linkMsg, addrs []netip.Addr) error {
+	if slices.ContainsFunc(addrs, netip.Addr.Is6) {
 		path := filepath.Join(h.procSys, "net/ipv6/conf", l.name, "disable_ipv6")
 		if err := inNamespace(ns, func() error { return writeSysctl(path, "0") }); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}
-	for _, p := range addrs {
-		p = netip.PrefixFrom(p.Addr(), p.Addr().BitLen())
+	for _, a := range addrs {
+		p := netip.PrefixFrom(a, a.BitLen())
 		if err := addAddr(c, l.index, p); err != nil {
 			return addrError(p, err)
 		}
@@ -111,26 +110,33 @@ func (h *Handle) configure(ns int, c *conn, l linkMsg, addrs []netip.Prefix) err
 	return nil
 }
 
-func addGateways(ctx context.Context, c *conn, l linkMsg, gateways []netip.Addr) error {
-	for _, gw := range gateways {
-		err := c.do(func(w *builder) {
-			sandboxRoute(w, netip.PrefixFrom(gw, gw.BitLen()), netip.Addr{}, l.index)
-		})
+// addSandboxRoutes adds the routes that are missing. A default route is added only where there is none of the family:
+// with several networks the engine has chosen which one has it.
+func addSandboxRoutes(ctx context.Context, c *conn, l linkMsg, p kernel.Plug) error {
+	add := func(dst netip.Prefix, via netip.Addr) error {
+		err := c.do(func(w *builder) { sandboxRoute(w, dst, via, l.index) })
 		if err != nil && !errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("add route to gateway %s: %w", gw, err)
+			return fmt.Errorf("add route %s: %w", dst, err)
 		}
-		defaults, err := dumpRoutes(ctx, c, family(gw), 0, (*routeMsg).isDefault)
-		if err != nil {
-			return fmt.Errorf("list routes: %w", err)
+		return nil
+	}
+	for _, gw := range p.OnLink {
+		if err := add(netip.PrefixFrom(gw, gw.BitLen()), netip.Addr{}); err != nil {
+			return err
 		}
-		if len(defaults) > 0 {
-			continue
+	}
+	for _, r := range p.Routes {
+		if r.Dst.Bits() == 0 {
+			defaults, err := dumpRoutes(ctx, c, family(r.Via), 0, (*routeMsg).isDefault)
+			if err != nil {
+				return fmt.Errorf("list routes: %w", err)
+			}
+			if len(defaults) > 0 {
+				continue
+			}
 		}
-		err = c.do(func(w *builder) {
-			sandboxRoute(w, netip.PrefixFrom(gw, 0).Masked(), gw, l.index)
-		})
-		if err != nil {
-			return fmt.Errorf("add default route via %s: %w", gw, err)
+		if err := add(r.Dst, r.Via); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -122,7 +122,14 @@ func scriptSandbox(ts *testscript.TestScript, h *rtnl.Handle, out io.Writer, arg
 
 func scriptPlug(ts *testscript.TestScript, h *rtnl.Handle, _ io.Writer, args []string) error {
 	key, want, gateways := sandboxArgs(ts, append(args[:2:2], args[3:]...))
-	return h.Plug(context.Background(), key, args[2], want.Addrs, gateways)
+	p := kernel.Plug{OnLink: gateways}
+	for _, a := range want.Addrs {
+		p.Addrs = append(p.Addrs, a.Addr())
+	}
+	for _, gw := range gateways {
+		p.Routes = append(p.Routes, kernel.SandboxRoute{Dst: netip.PrefixFrom(gw, 0).Masked(), Via: gw})
+	}
+	return h.Plug(context.Background(), key, args[2], p)
 }
 
 func sandboxArgs(ts *testscript.TestScript, args []string) (key kernel.SandboxKey, want kernel.Sandbox, gateways []netip.Addr) {
