@@ -47,8 +47,8 @@ netns: setup rootfs ## unit tests and the ones that make network namespaces, as 
 e2e: build setup rootfs ## end-to-end tests on real engines, as root
 	$(GO) test $(AS_ROOT) -count=1 -timeout 20m -run '$(RUN)' ./test/e2e/...
 
-bench: build setup rootfs ## a table of ratios against host to host, Docker's bridge and its overlay
-	$(GO) run $(AS_ROOT) ./test/bench
+bench: build setup rootfs ## a table of ratios against host to host, Docker's bridge and its overlay (BENCH="-only run")
+	CGO_ENABLED=0 $(GO) run $(AS_ROOT) ./test/bench $(BENCH)
 
 demo: build ## three Docker hosts on this machine, whose containers reach each other
 	@scripts/setup.sh demo
