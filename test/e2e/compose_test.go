@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -10,8 +11,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"testing"
-
-	"context"
 
 	"github.com/goccy/go-yaml"
 

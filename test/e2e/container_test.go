@@ -119,9 +119,9 @@ func (c *container) ping(to netip.Addr) error {
 }
 
 // reaches waits until the container reaches an address.
-func (c *container) reaches(to netip.Addr) time.Duration {
+func (c *container) reaches(to netip.Addr) {
 	c.h.t.Helper()
-	return eventually(c.h.t, 15*time.Second, func() error { return within(c.String(), c.ping(to)) })
+	eventually(c.h.t, 15*time.Second, func() error { return within(c.String(), c.ping(to)) })
 }
 
 // links are the container's links that are up, but for the loopback.

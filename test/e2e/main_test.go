@@ -28,14 +28,14 @@ const basePattern = "/run/fairway-e2e-"
 // ended (a panic, a time-out of go test, an interrupt), and the one that runs the tests.
 func TestMain(m *testing.M) {
 	if os.Getenv(baseEnv) != "" || os.Geteuid() != 0 {
-		os.Exit(m.Run())
+		os.Exit(m.Run()) //nolint:forbidigo // TestMain is the main of a test
 	}
 	code, err := guard()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		code = max(code, 1)
 	}
-	os.Exit(code)
+	os.Exit(code) //nolint:forbidigo // TestMain is the main of a test
 }
 
 // guard runs this program again, and cleans up after it.

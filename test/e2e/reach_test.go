@@ -33,7 +33,7 @@ func TestAllPairs(t *testing.T) {
 			}
 		}
 	})
-	t.Run("path", func(t *testing.T) { eachNodeOnce(t, s, all) })
+	t.Run("path", func(t *testing.T) { eachNodeOnce(t, all) })
 	t.Run("node", func(t *testing.T) {
 		for _, c := range all {
 			for _, h := range s.hosts {
@@ -63,10 +63,14 @@ func TestAllPairs(t *testing.T) {
 		}
 	})
 	t.Run("full packets", func(t *testing.T) {
+		to := all[0]
 		for _, c := range all[1:] {
 			// 1500 bytes less the headers of IPv4 and of ICMP; of IPv6 and ICMPv6.
-			c.mustNet("ping", "-n", "-c", "1", "-W", "2", "-M", "do", "-s", "1472", all[0].v4.String())
-			c.mustNet("ping", "-n", "-c", "1", "-W", "2", "-M", "do", "-s", "1452", all[0].v6.String())
+			for size, at := range map[string]netip.Addr{"1472": to.v4, "1452": to.v6} {
+				if _, err := c.net("ping", "-n", "-c", "1", "-W", "2", "-M", "do", "-s", size, at.String()); err != nil {
+					t.Error(err)
+				}
+			}
 		}
 	})
 }
@@ -86,7 +90,7 @@ func ownAddress(t *testing.T, from, to *container) {
 }
 
 // eachNodeOnce looks at the ways between all pairs: the sender's node, the receiver's if it is another one, the receiver.
-func eachNodeOnce(t *testing.T, s *site, all []*container) {
+func eachNodeOnce(t *testing.T, all []*container) {
 	t.Helper()
 	for _, from := range all {
 		for _, to := range all {
