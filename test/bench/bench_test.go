@@ -139,7 +139,8 @@ func TestNotMeasured(t *testing.T) {
 }
 
 func TestEcho(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	var lc net.ListenConfig
+	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,8 +158,8 @@ func TestEcho(t *testing.T) {
 		t.Fatal(err)
 	}
 	cancel()
-	if err := <-served; err != nil {
-		t.Error(err)
+	if err := <-served; !errors.Is(err, context.Canceled) {
+		t.Errorf("the server ends with: %v", err)
 	}
 	var e echoes
 	if err := json.Unmarshal(out.Bytes(), &e); err != nil {
@@ -305,7 +306,7 @@ func TestKernelNotAtHome(t *testing.T) {
 }
 
 func TestWrap(t *testing.T) {
-	got := wrap("a "+strings.Repeat("b", 100)+" c", "  ")
+	got := wrap("a " + strings.Repeat("b", 100) + " c")
 	want := "a\n  " + strings.Repeat("b", 78) + "\n  " + strings.Repeat("b", 22) + " c\n"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -21,7 +21,7 @@ type echoes struct {
 	Count  int     `json:"count"`
 }
 
-// echoServer sends every byte back that it gets. args are the address to listen on and a core.
+// echoServer sends every byte back that it gets, until the context ends. args are the address to listen on and a core.
 func echoServer(ctx context.Context, args []string, _ io.Reader, _ io.Writer) error {
 	if len(args) != 2 {
 		return errors.New("echo-server: want an address and a core")
@@ -36,7 +36,7 @@ func echoServer(ctx context.Context, args []string, _ io.Reader, _ io.Writer) er
 	for {
 		conn, err := l.Accept()
 		if ctx.Err() != nil {
-			return nil
+			return ctx.Err() // the listener was closed above
 		}
 		if err != nil {
 			return err

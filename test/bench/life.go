@@ -61,7 +61,7 @@ func (b *bench) lives(ctx context.Context, s *site) error {
 			}
 			continue
 		}
-		defer func() { _ = probes[name].Close() }()
+		defer probes[name].end()
 	}
 	gone, err := s.two.watchRoutes(ctx)
 	if err != nil {

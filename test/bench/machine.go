@@ -69,5 +69,5 @@ func (m machine) text(rounds int) string {
 	if m.MTU != "" {
 		about += "; MTU: " + m.MTU
 	}
-	return wrap(head, "  ") + wrap(about, "  ")
+	return wrap(head) + wrap(about)
 }

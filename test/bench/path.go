@@ -62,11 +62,11 @@ func bridgeSubnet(n int) string { return fmt.Sprintf("10.%d.0.0/24", 110+n) }
 
 // networks makes a network of each kind on both hosts; those that fail are noted.
 func (b *bench) networks(ctx context.Context, s *site) {
-	for name, make := range map[string]func(context.Context, *site) error{ours: routedNetwork, bridge: bridgeNetwork, overlay: overlayNetwork} {
+	for name, create := range map[string]func(context.Context, *site) error{ours: routedNetwork, bridge: bridgeNetwork, overlay: overlayNetwork} {
 		if name == overlay && !b.wants(trafficRows()...) {
 			continue
 		}
-		if err := make(ctx, s); err != nil {
+		if err := create(ctx, s); err != nil {
 			s.failed[name] = err
 		}
 	}

@@ -191,8 +191,5 @@ func (p *prober) answered(ctx context.Context) (time.Time, error) {
 	return time.Unix(0, ns), nil
 }
 
-// Close ends the process.
-func (p *prober) Close() error {
-	p.cancel()
-	return nil
-}
+// end ends the process.
+func (p *prober) end() { p.cancel() }

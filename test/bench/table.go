@@ -148,15 +148,16 @@ func (r report) problems(b *strings.Builder) {
 		}
 	}
 	for _, reason := range reasons {
-		b.WriteString("\n" + wrap("Not complete: "+strings.Join(about[reason], ", ")+": "+reason, "  "))
+		b.WriteString("\n" + wrap("Not complete: "+strings.Join(about[reason], ", ")+": "+reason))
 	}
 }
 
 // wrap breaks a text into lines of at most width, the later ones indented. A word that is longer is broken too.
-func wrap(text, indent string) string {
+func wrap(text string) string {
+	const indent = "  "
 	var b strings.Builder
 	line := ""
-	for _, word := range strings.Fields(text) {
+	for word := range strings.FieldsSeq(text) {
 		for len(word) > width-len(indent) {
 			cut := width - len(indent)
 			if line != "" {
