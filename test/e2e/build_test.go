@@ -72,7 +72,7 @@ func suites(tb testing.TB) []string {
 	}
 	_, noBuilder := exec.LookPath("mmdebstrap")
 	var have []string
-	for _, suite := range strings.SplitSeq(list, ",") {
+	for suite := range strings.SplitSeq(list, ",") {
 		if _, ok := cache.Lookup(suite); ok || noBuilder == nil || strings.Contains(suite, "/") {
 			have = append(have, suite)
 		}
