@@ -149,7 +149,7 @@ func newBench(s settings, progress io.Writer) *bench {
 
 // sayRound tells of every fifth round.
 func (b *bench) sayRound(what string, round, rounds int) {
-	if round%5 == 1 || rounds == 1 {
+	if round%5 == 1 {
 		b.say("%s, round %d of %d; load %s", what, round, rounds, loadAverage())
 	}
 }
