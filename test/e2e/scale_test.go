@@ -21,7 +21,7 @@ import (
 func TestManyAtOnce(t *testing.T) {
 	s := newSite(t)
 	s.network("net")
-	n := 60
+	n := 40
 	if full() {
 		n = 200
 	}
@@ -98,7 +98,7 @@ func (h *host) agentMemory() int {
 func TestThousandEndpoints(t *testing.T) {
 	s := newSite(t)
 	h := s.hosts[1]
-	n := 300
+	n := 150
 	if full() {
 		n = 1000
 	}
