@@ -12,19 +12,19 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 LINT    := $(GO) tool -modfile=tools/go.mod golangci-lint
 
 # Everything but what needs engines.
-PACKAGES = $(shell $(GO) list ./... | grep -v '/test/')
+PACKAGES = $(shell $(GO) list ./... | grep -v '/test/e2e')
 
 # The engines of the end-to-end tests: Debian's current one and a newer one; elsewhere the machine's own.
 ROOTFS ?= $(shell . /etc/os-release; [ "$$ID" = debian ] && echo bookworm,forky || echo "$${UBUNTU_CODENAME:-$$VERSION_CODENAME}")
 
 # Tests that need root are compiled without it.
-ENV_KEPT := CI,FAIRWAY_E2E_FULL,FAIRWAY_E2E_ROOTFS,FAIRWAY_BIN,FAIRWAY_ROOTFS,FAIRWAY_REQUIRE_NETNS,FAIRWAY_REQUIRE_FRR,FAIRWAY_LAB_CACHE,FAIRWAY_LAB_DIR,FAIRWAY_LAB_MIRROR
+ENV_KEPT := CI,FAIRWAY_TEST_FULL,FAIRWAY_TEST_ROOTFS,FAIRWAY_TEST_BIN,FAIRWAY_REQUIRE_NETNS,FAIRWAY_REQUIRE_FRR,FAIRWAY_LAB_CACHE,FAIRWAY_LAB_DIR,FAIRWAY_LAB_MIRROR
 ifneq ($(shell id -u),0)
 SUDO    := sudo --preserve-env=$(ENV_KEPT)
 AS_ROOT := -exec '$(SUDO)'
 endif
-export FAIRWAY_BIN    := $(CURDIR)/bin/fairway
-export FAIRWAY_ROOTFS := $(ROOTFS)
+export FAIRWAY_TEST_BIN := $(CURDIR)/bin/fairway
+export FAIRWAY_TEST_ROOTFS := $(ROOTFS)
 # In CI a test that cannot make namespaces fails; at home it is skipped.
 ifeq ($(CI),true)
 export FAIRWAY_REQUIRE_NETNS := 1

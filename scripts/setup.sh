@@ -6,7 +6,7 @@ set -eu
 
 # command, and the package that has it
 demo='mmdebstrap:mmdebstrap ip:iproute2 nsenter:util-linux mount:mount'
-test="$demo nft:nftables iptables:iptables ping:iputils-ping"
+test="$demo nft:nftables iptables:iptables ping:iputils-ping sysctl:procps"
 # CI also speaks with other routing daemons; at home those tests are skipped when they are missing.
 daemons='/usr/lib/frr/bgpd:frr bird:bird2'
 case ${1:-} in

@@ -25,7 +25,7 @@ func options(t *testing.T) lab.Options {
 	if o.Cache == "" {
 		o.Cache = rootfs.DefaultCache
 	}
-	suites := os.Getenv("FAIRWAY_ROOTFS")
+	suites := os.Getenv("FAIRWAY_TEST_ROOTFS")
 	if suites == "" {
 		suite, err := rootfs.MachineSuite()
 		if err != nil {

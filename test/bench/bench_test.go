@@ -23,7 +23,7 @@ import (
 func none(string) string { return "" }
 
 func TestParse(t *testing.T) {
-	env := map[string]string{"FAIRWAY_ROOTFS": "bookworm,forky", "FAIRWAY_BIN": "/x/fairway"}
+	env := map[string]string{"FAIRWAY_TEST_ROOTFS": "bookworm,forky", "FAIRWAY_TEST_BIN": "/x/fairway"}
 	s, err := parse([]string{"-rounds", "3", "-only", "tcp1,run"}, func(k string) string { return env[k] })
 	if err != nil {
 		t.Fatal(err)

@@ -81,11 +81,11 @@ func helpers() map[string]helper {
 }
 
 func parse(args []string, getenv func(string) string) (settings, error) {
-	s := settings{program: getenv("FAIRWAY_BIN")}
+	s := settings{program: getenv("FAIRWAY_TEST_BIN")}
 	if s.program == "" {
 		s.program = "bin/fairway"
 	}
-	if suites := strings.Split(getenv("FAIRWAY_ROOTFS"), ","); suites[0] != "" {
+	if suites := strings.Split(getenv("FAIRWAY_TEST_ROOTFS"), ","); suites[0] != "" {
 		s.rootfs = suites[len(suites)-1] // the newest engine, on all hosts
 	}
 	names := rowNames()
@@ -93,8 +93,8 @@ func parse(args []string, getenv func(string) string) (settings, error) {
 	flags.IntVar(&s.rounds, "rounds", 15, "how often each figure is taken; those of routes and memory, which vary little, at most 5 and 3 times")
 	only := flags.String("only", "", "measure only these lines, separated by commas: "+strings.Join(names, " "))
 	flags.StringVar(&s.output, "o", "text", "text or json")
-	flags.StringVar(&s.program, "fairway", s.program, "the fairway to measure; FAIRWAY_BIN")
-	flags.StringVar(&s.rootfs, "rootfs", s.rootfs, "suite or path that the hosts run on; the last one of FAIRWAY_ROOTFS")
+	flags.StringVar(&s.program, "fairway", s.program, "the fairway to measure; FAIRWAY_TEST_BIN")
+	flags.StringVar(&s.rootfs, "rootfs", s.rootfs, "suite or path that the hosts run on; the last one of FAIRWAY_TEST_ROOTFS")
 	if err := flags.Parse(args); err != nil {
 		return s, err
 	}

@@ -16,7 +16,7 @@ import (
 
 // program is the fairway that is tested, built once.
 var program = sync.OnceValues(func() (string, error) {
-	if bin := os.Getenv("FAIRWAY_BIN"); bin != "" {
+	if bin := os.Getenv("FAIRWAY_TEST_BIN"); bin != "" {
 		return filepath.Abs(bin)
 	}
 	return build("fairway", "e2e")
@@ -61,10 +61,8 @@ func cannot(tb testing.TB, format string, args ...any) {
 func suites(tb testing.TB) []string {
 	tb.Helper()
 	list := "bookworm,trixie,forky"
-	for _, key := range []string{"FAIRWAY_ROOTFS", "FAIRWAY_E2E_ROOTFS"} {
-		if v := os.Getenv(key); v != "" {
-			list = v
-		}
+	if v := os.Getenv("FAIRWAY_TEST_ROOTFS"); v != "" {
+		list = v
 	}
 	cache := rootfs.Cache{Dir: os.Getenv("FAIRWAY_LAB_CACHE")}
 	if cache.Dir == "" {

@@ -16,7 +16,7 @@ import (
 )
 
 // full says that tests are to be run at their full size.
-func full() bool { return os.Getenv("FAIRWAY_E2E_FULL") == "1" }
+func full() bool { return os.Getenv("FAIRWAY_TEST_FULL") == "1" }
 
 // leakLimit is how long the agent may take to end a leak by itself: it looks twice, and lets a young one be.
 const leakLimit = 100 * time.Second

@@ -19,7 +19,7 @@ import (
 )
 
 // baseEnv tells the process that runs the tests where its labs are. The process that does not have it is the guardian.
-const baseEnv = "FAIRWAY_E2E_BASE"
+const baseEnv = "FAIRWAY_TEST_BASE"
 
 // basePattern is where labs of these tests are, one directory for each guardian.
 const basePattern = "/run/fairway-e2e-"
