@@ -11,11 +11,24 @@ import (
 // range, what is refused is named, and nothing panics.
 func FuzzOptions(f *testing.F) {
 	for _, o := range [][2]string{
-		{"mode", "routed"}, {"mode", "vxlan"}, {"mtu", "1400"}, {"mtu", "-1"}, {"mtu", "99999999999999999999"},
-		{"com.docker.network.driver.mtu", "68"}, {"egress", "masquerade"}, {"staticRange", "10.9.192.0/18,fd09::/120"},
-		{"staticRange", ","}, {"ingress", ""}, {"network", "x"}, {"", ""}, {"\x00", "\xff"},
-		{"fairway.addresses", "10.9.200.7, fd09::7"}, {"fairway.addresses", "::ffff:1.2.3.4"}, {"fairway.addresses", "fe80::1%eth0"},
-		{"fairway.ingress", "any"}, {"fairway.", "1"},
+		{"mode", "routed"},
+		{"mode", "vxlan"},
+		{"mtu", "1400"},
+		{"mtu", "-1"},
+		{"mtu", "99999999999999999999"},
+		{"com.docker.network.driver.mtu", "68"},
+		{"egress", "masquerade"},
+		{"staticRange", "10.9.192.0/18,fd09::/120"},
+		{"staticRange", ","},
+		{"ingress", ""},
+		{"network", "x"},
+		{"", ""},
+		{"\x00", "\xff"},
+		{"fairway.addresses", "10.9.200.7, fd09::7"},
+		{"fairway.addresses", "::ffff:1.2.3.4"},
+		{"fairway.addresses", "fe80::1%eth0"},
+		{"fairway.ingress", "any"},
+		{"fairway.", "1"},
 	} {
 		f.Add(o[0], o[1], true)
 		f.Add(o[0], o[1], false)
