@@ -156,12 +156,14 @@ func (l *loop) pass(ctx context.Context) (again bool) {
 // once is the pass: what is no longer wanted is withdrawn before its route goes, and what is new is announced after its
 // route works.
 func (l *loop) once(ctx context.Context, res *result) error {
+	fab := l.fab()
+	// Before the snapshot: what the last source reports while it is taken is not in it, and must not be missed by it.
+	prune := fab.Status().Converged
 	in, err := l.input(ctx)
 	if err != nil {
 		return err
 	}
 	out := plan.Compute(in)
-	fab := l.fab()
 	still := make(map[netip.Prefix]fabric.Announcement, len(res.Announced))
 	for p, a := range res.Announced {
 		if _, wanted := out.Announce[p]; wanted {
@@ -172,7 +174,7 @@ func (l *loop) once(ctx context.Context, res *result) error {
 	if len(still) < len(res.Announced) {
 		errs = append(errs, fab.Announce(ctx, still))
 	}
-	reports, failed, linkErrs := l.kern.apply(ctx, out.State, fab.Status().Converged)
+	reports, failed, linkErrs := l.kern.apply(ctx, out.State, prune)
 	announce := make(map[netip.Prefix]fabric.Announcement, len(out.Announce))
 	for p, a := range out.Announce {
 		if _, bad := failed[a.Needs]; bad && a.Needs.Dst.IsValid() {

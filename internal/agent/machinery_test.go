@@ -8,9 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"fairway/internal/cnm"
+	"fairway/internal/fabric"
 	"fairway/internal/kernel"
 	"fairway/internal/kernel/nft"
 	"fairway/internal/kernel/rtnl"
@@ -274,5 +276,41 @@ func drain(c chan struct{}) {
 	select {
 	case <-c:
 	default:
+	}
+}
+
+// late is a fabric whose last source reports while the snapshot of a pass is taken.
+type late struct {
+	*fabric.Silent
+	converged atomic.Bool
+}
+
+func (l *late) Status() fabric.Status {
+	st := l.Silent.Status()
+	st.Converged = l.converged.Load()
+	return st
+}
+
+func TestWhatIsReportedDuringASnapshotIsNotMissed(t *testing.T) {
+	h := newHost(t)
+	out := nettest.New(t)
+	nettest.Veth(t, h.ns, "eth0", out, "eth0")
+	h.ns.IP("addr add 10.77.0.11/24 dev eth0")
+	h.ns.IP("route add 10.9.2.0/24 via 10.77.0.12 proto 200 metric 200")
+	f := &late{Silent: fabric.NewSilent("late")}
+	l := newLoop(slog.New(slog.DiscardHandler))
+	l.kern, l.fab = h.machinery, func() fabric.Fabric { return f }
+	l.input = func(ctx context.Context) (plan.Input, error) {
+		facts, err := h.readFacts(ctx)
+		f.converged.Store(true)
+		return plan.Input{Facts: facts}, err
+	}
+	l.pass(t.Context())
+	if got := h.ns.IP("route show proto 200"); !strings.Contains(got, "10.9.2.0/24") {
+		t.Errorf("the route of an earlier run is gone: %q; its peer had told it by now", got)
+	}
+	l.pass(t.Context())
+	if got := h.ns.IP("route show proto 200"); got != "" {
+		t.Errorf("after a whole pass nobody wants %q", got)
 	}
 }
