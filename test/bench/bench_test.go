@@ -195,6 +195,9 @@ func TestEchoRequest(t *testing.T) {
 
 func TestProbe(t *testing.T) {
 	if os.Geteuid() != 0 {
+		if os.Getenv("FAIRWAY_REQUIRE_NETNS") == "1" {
+			t.Fatal("a raw socket needs root, and FAIRWAY_REQUIRE_NETNS=1 is set")
+		}
 		t.Skip("a raw socket needs root")
 	}
 	var out bytes.Buffer
