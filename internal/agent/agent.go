@@ -242,15 +242,16 @@ func (a *Agent) sameBoot(ctx context.Context, local *store.Local, book *cnm.Book
 	if err != nil {
 		return false, err
 	}
-	if len(was) == 1 && string(was[0].Value) == string(id) {
+	if len(was.Records) == 1 && string(was.Records[0].Value) == string(id) {
 		return true, nil
 	}
-	if len(was) == 1 {
+	if len(was.Records) == 1 {
 		if err := book.LeaveAll(ctx); err != nil {
 			return false, fmt.Errorf("take in that the machine was booted: %w", err)
 		}
 	}
-	return false, local.Commit(ctx, store.Txn{Put: map[string][]byte{key: id}})
+	_, err = local.Commit(ctx, store.Txn{Put: map[string][]byte{key: id}})
+	return false, err
 }
 
 // findUnderlay waits until the node has the address by which others reach it: at boot the network may be late.

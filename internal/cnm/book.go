@@ -17,8 +17,8 @@ import (
 
 // Saver keeps records; store.Local is one.
 type Saver interface {
-	List(ctx context.Context, prefix string) ([]store.Record, error)
-	Commit(ctx context.Context, t store.Txn) error
+	List(ctx context.Context, prefix string) (store.Listing, error)
+	Commit(ctx context.Context, t store.Txn) (uint64, error)
 }
 
 // Node is what the book asks about the world around it. Its functions are called with the book locked and must not
@@ -75,11 +75,11 @@ func Load(ctx context.Context, s Saver, opts ipam.Options, node Node) (*Book, er
 }
 
 func load[V any](ctx context.Context, s Saver, prefix string, each func(V)) error {
-	records, err := s.List(ctx, prefix)
+	listing, err := s.List(ctx, prefix)
 	if err != nil {
 		return err
 	}
-	for _, r := range records {
+	for _, r := range listing.Records {
 		var v V
 		if err := json.Unmarshal(r.Value, &v); err != nil {
 			return fmt.Errorf("read record %s: %w", r.Key, err)
@@ -161,7 +161,7 @@ func (b *Book) edit(ctx context.Context, work func(*change) error) error {
 		return nil
 	}
 	if err == nil {
-		err = b.store.Commit(ctx, c.txn)
+		_, err = b.store.Commit(ctx, c.txn)
 	}
 	if err != nil {
 		for _, undo := range slices.Backward(c.undo) {

@@ -28,13 +28,13 @@ type rig struct {
 	taken map[netip.Prefix]string
 }
 
-func (r *rig) List(ctx context.Context, prefix string) ([]store.Record, error) {
+func (r *rig) List(ctx context.Context, prefix string) (store.Listing, error) {
 	return r.local.List(ctx, prefix)
 }
 
-func (r *rig) Commit(ctx context.Context, t store.Txn) error {
+func (r *rig) Commit(ctx context.Context, t store.Txn) (uint64, error) {
 	if r.fail != nil {
-		return r.fail
+		return 0, r.fail
 	}
 	return r.local.Commit(ctx, t)
 }

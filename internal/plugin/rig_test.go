@@ -26,26 +26,26 @@ type memory struct {
 	m  map[string][]byte
 }
 
-func (m *memory) List(_ context.Context, prefix string) ([]store.Record, error) {
+func (m *memory) List(_ context.Context, prefix string) (store.Listing, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var out []store.Record
+	var out store.Listing
 	for _, k := range slices.Sorted(maps.Keys(m.m)) {
 		if strings.HasPrefix(k, prefix) {
-			out = append(out, store.Record{Key: k, Value: m.m[k]})
+			out.Records = append(out.Records, store.Record{Key: k, Value: m.m[k]})
 		}
 	}
 	return out, nil
 }
 
-func (m *memory) Commit(_ context.Context, t store.Txn) error {
+func (m *memory) Commit(_ context.Context, t store.Txn) (uint64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	maps.Copy(m.m, t.Put)
 	for _, k := range t.Delete {
 		delete(m.m, k)
 	}
-	return nil
+	return 1, nil
 }
 
 // newBook is a real book, with some pools to choose subnets from.

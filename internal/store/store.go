@@ -16,29 +16,6 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 )
 
-// Record is one value under its key. Revision is that of the transaction that wrote it, and grows over all keys.
-type Record struct {
-	Key      string
-	Value    []byte
-	Revision uint64
-}
-
-// Txn is written as a whole or not at all: only if each compare holds.
-type Txn struct {
-	If     []Compare
-	Put    map[string][]byte
-	Delete []string // an absent key is no error
-}
-
-// Compare holds when the key's record has this revision; 0 means that there is none.
-type Compare struct {
-	Key      string
-	Revision uint64
-}
-
-// ErrConflict says that a compare of a transaction did not hold, and nothing was written.
-var ErrConflict = errors.New("a record has changed meanwhile")
-
 // schema is the layout of the keys and values. A file with a newer one is refused rather than misread.
 const schema = 1
 
@@ -96,34 +73,36 @@ func (l *Local) prepare() error {
 func (l *Local) Close() error { return l.db.Close() }
 
 // List returns all records whose key has the prefix, by key.
-func (l *Local) List(ctx context.Context, prefix string) ([]Record, error) {
+func (l *Local) List(ctx context.Context, prefix string) (Listing, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return Listing{}, err
 	}
-	var out []Record
+	var out Listing
 	err := l.db.View(func(tx *bbolt.Tx) error {
-		c := tx.Bucket(recordsBucket()).Cursor()
+		b := tx.Bucket(recordsBucket())
+		out.Revision = b.Sequence()
+		c := b.Cursor()
 		for k, v := c.Seek([]byte(prefix)); k != nil && strings.HasPrefix(string(k), prefix); k, v = c.Next() {
 			r, err := decode(k, v)
 			if err != nil {
 				return err
 			}
-			out = append(out, r)
+			out.Records = append(out.Records, r)
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list records %q: %w", prefix, err)
+		return Listing{}, fmt.Errorf("list records %q: %w", prefix, err)
 	}
 	return out, nil
 }
 
 // Commit writes a transaction. ErrConflict (wrapped, naming the key) means that nothing was written.
-func (l *Local) Commit(ctx context.Context, t Txn) error {
+func (l *Local) Commit(ctx context.Context, t Txn) (rev uint64, err error) {
 	if err := ctx.Err(); err != nil {
-		return err
+		return 0, err
 	}
-	return l.db.Update(func(tx *bbolt.Tx) error {
+	err = l.db.Update(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(recordsBucket())
 		for _, c := range t.If {
 			var have uint64
@@ -134,8 +113,7 @@ func (l *Local) Commit(ctx context.Context, t Txn) error {
 				return fmt.Errorf("record %s: %w", c.Key, ErrConflict)
 			}
 		}
-		rev, err := b.NextSequence()
-		if err != nil {
+		if rev, err = b.NextSequence(); err != nil {
 			return err
 		}
 		for _, k := range t.Delete {
@@ -150,6 +128,7 @@ func (l *Local) Commit(ctx context.Context, t Txn) error {
 		}
 		return nil
 	})
+	return rev, err
 }
 
 // decode copies, since the file's pages are not ours after the transaction.

@@ -29,7 +29,7 @@ func keys(t *testing.T, l *store.Local, prefix string) map[string]string {
 		t.Fatal(err)
 	}
 	out := map[string]string{}
-	for _, r := range recs {
+	for _, r := range recs.Records {
 		out[r.Key] = string(r.Value)
 	}
 	return out
@@ -38,10 +38,10 @@ func keys(t *testing.T, l *store.Local, prefix string) map[string]string {
 func TestCommitSurvivesReopen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "made", "state.db")
 	l := open(t, path)
-	if err := l.Commit(t.Context(), store.Txn{Put: map[string][]byte{"a/1": []byte("x"), "a/2": []byte("y"), "b/1": nil}}); err != nil {
+	if _, err := l.Commit(t.Context(), store.Txn{Put: map[string][]byte{"a/1": []byte("x"), "a/2": []byte("y"), "b/1": nil}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Commit(t.Context(), store.Txn{Delete: []string{"a/2", "never"}, Put: map[string][]byte{"a/3": []byte("z")}}); err != nil {
+	if _, err := l.Commit(t.Context(), store.Txn{Delete: []string{"a/2", "never"}, Put: map[string][]byte{"a/3": []byte("z")}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Close(); err != nil {
@@ -58,11 +58,11 @@ func TestCommitComparesFirst(t *testing.T) {
 	l := open(t, filepath.Join(t.TempDir(), "state.db"))
 	defer l.Close()
 	create := store.Txn{If: []store.Compare{{Key: "k", Revision: 0}}, Put: map[string][]byte{"k": []byte("first"), "other": []byte("o")}}
-	if err := l.Commit(t.Context(), create); err != nil {
+	if _, err := l.Commit(t.Context(), create); err != nil {
 		t.Fatal(err)
 	}
 	create.Put = map[string][]byte{"k": []byte("second"), "new": []byte("n")}
-	if err := l.Commit(t.Context(), create); !errors.Is(err, store.ErrConflict) {
+	if _, err := l.Commit(t.Context(), create); !errors.Is(err, store.ErrConflict) {
 		t.Fatalf("second create: %v, want ErrConflict", err)
 	}
 	if diff := cmp.Diff(map[string]string{"k": "first", "other": "o"}, keys(t, l, "")); diff != "" {
