@@ -32,6 +32,17 @@ type Fabric interface {
 // Announcement is how a prefix of this node is told to others; the next hop is always the node itself.
 type Announcement struct {
 	Kind string // "block", "address", "route": for listings
+	// GracefulShutdown asks others to prefer any other way: the prefix is about to be withdrawn (RFC 8326).
+	GracefulShutdown bool
+}
+
+// MeshPeer is a peer that the records of the cluster name, not the config.
+type MeshPeer struct {
+	Node   string // its name
+	Peer   config.Peer
+	Client bool // this node reflects routes to it (RFC 4456)
+	// Away says that the node is known not to be alive: its session is kept ready, and nobody waits for it.
+	Away bool
 }
 
 // Status of a fabric.
@@ -47,6 +58,8 @@ type Status struct {
 // Peer is one BGP session.
 type Peer struct {
 	Name      string // address, or address%link when unnumbered, or the link alone while nobody is known on it
+	Node      string // the node of the cluster that a peer of the mesh is; "" for one of the config
+	Away      bool   // that node is known not to be alive: no session with it is expected
 	Address   netip.Addr
 	Link      string // the link the session runs over, when known
 	ASN       uint32

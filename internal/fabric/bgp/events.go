@@ -143,12 +143,15 @@ func (f *Fabric) ended(s *session, why string) {
 	f.changed()
 }
 
-// failed notes why a session did not come up, and logs it when that is news.
+// failed notes why a session did not come up, and logs it when that is news. That a dead node does not answer is none.
 func (f *Fabric) failed(s *session, why string) {
 	if why == "" || why == s.lastError {
 		return
 	}
 	s.lastError = why
+	if s.away {
+		return
+	}
 	f.log.Warn("session does not come up", slog.String("peer", s.display()), slog.String("reason", why))
 }
 
@@ -175,7 +178,7 @@ func (f *Fabric) converge() {
 	}
 	late := !f.now().Before(f.deadline)
 	for _, s := range f.sessions {
-		if !s.reported && !late {
+		if !s.reported && !s.away && !late {
 			return
 		}
 	}

@@ -62,10 +62,11 @@ type Fabric struct {
 	mu        sync.Mutex
 	cfg       *config.Config
 	facts     kernel.Facts
-	pools     []netip.Prefix // of networks
+	pools     []netip.Prefix    // of networks
+	mesh      []fabric.MeshPeer // besides the peers of the config
 	want      map[netip.Prefix]fabric.Announcement
-	told      map[netip.Prefix]bool    // what GoBGP has
-	sessions  map[string]*session      // by the peer's name in the config
+	told      map[netip.Prefix]bool    // what GoBGP has; true: as about to be withdrawn
+	sessions  map[string]*session      // by the peer's name
 	closing   map[netip.Addr]*api.Peer // being taken out of GoBGP
 	server    *server.BgpServer        // nil: not running
 	policy    policy                   // what GoBGP has
@@ -171,6 +172,17 @@ func (f *Fabric) SetPools(pools []netip.Prefix) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.pools = slices.Clone(pools)
+	return f.sync()
+}
+
+// SetMesh says which peers there are besides those of the config. A peer that comes or goes changes no other's session.
+func (f *Fabric) SetMesh(peers []fabric.MeshPeer) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if slices.Equal(f.mesh, peers) {
+		return nil
+	}
+	f.mesh = slices.Clone(peers)
 	return f.sync()
 }
 

@@ -39,6 +39,16 @@ func newOrigin(asn uint32, routerID netip.Addr) (origin, error) {
 	}, nil
 }
 
+// parting is the origin of paths that are about to be withdrawn (RFC 8326): the community says so to every AS, and inside
+// of ours the lowest preference does, too, for who does not know the community.
+func (o origin) parting() origin {
+	o.shared = append(slices.Clone(o.shared),
+		bgp.NewPathAttributeLocalPref(0),
+		bgp.NewPathAttributeCommunities([]uint32{uint32(bgp.COMMUNITY_PLANNED_SHUT)}),
+	)
+	return o
+}
+
 func (o origin) path(p netip.Prefix) (*apiutil.Path, error) {
 	nlri, err := bgp.NewIPAddrPrefix(p.Masked())
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 
 const (
 	connectRetry = 5 // seconds
+	meshRetry    = 2 // seconds; only one side of a mesh session connects
 	idleHold     = 2 // seconds, after a reset
 	// maxDeferral bounds how long a restarting speaker waits for its peers (RFC 4724, Selection_Deferral_Timer).
 	maxDeferral = 30 * time.Second
@@ -33,10 +34,14 @@ func (f *Fabric) peerOf(s *session) *api.Peer {
 		// GoBGP reads 0 as its default. The longest hold time lets the peer's smaller one, or its 0, decide.
 		hold = math.MaxUint16
 	}
+	retry := uint64(connectRetry)
+	if s.set.mesh {
+		retry = meshRetry
+	}
 	p := &api.Peer{
 		Conf: &api.PeerConf{NeighborAddress: s.addr.String(), PeerAsn: c.ASN, AuthPassword: string(c.Password)},
 		Timers: &api.Timers{Config: &api.TimersConfig{
-			HoldTime: hold, KeepaliveInterval: max(hold/3, 1), ConnectRetry: connectRetry, IdleHoldTimeAfterReset: idleHold,
+			HoldTime: hold, KeepaliveInterval: max(hold/3, 1), ConnectRetry: retry, IdleHoldTimeAfterReset: idleHold,
 		}},
 		Transport:      &api.Transport{PassiveMode: c.Passive, RemotePort: uint32(c.Port), LocalAddress: f.source(s)},
 		RouteReflector: &api.RouteReflector{RouteReflectorClient: s.set.reflect, RouteReflectorClusterId: f.routerID.String()},
@@ -78,12 +83,12 @@ func (f *Fabric) familiesOf(s *session) []*api.AfiSafi {
 // passes routes on. Who tells only its own has them all before the first session, and what starts meanwhile should be
 // reachable, even if a peer of the config is dead.
 func (f *Fabric) deferral() uint32 {
-	b := &f.cfg.BGP
+	peers := f.peers()
 	transit := false
-	for _, p := range b.Peers {
-		transit = transit || p.ASN != f.asn && len(b.Peers) > 1
+	for _, p := range peers {
+		transit = transit || p.Client || p.Peer.ASN != f.asn && len(peers) > 1
 	}
-	if !b.RouteReflector && !transit {
+	if !transit {
 		return 1
 	}
 	return uint32(max(f.patience()/time.Second, 1))
@@ -94,17 +99,17 @@ func (f *Fabric) patience() time.Duration {
 	return min(f.cfg.BGP.GracefulRestart.RestartTime, maxDeferral)
 }
 
-// source is the address that a session with a peer behind a router comes from, so that it is the one the peer's config has;
-// "" lets the kernel choose, which is right on a link.
+// source is the address that a session with a peer behind a router, or of the mesh, comes from, so that it is the one that
+// the peer's config, or our record, has; "" lets the kernel choose, which is right on a link.
 func (f *Fabric) source(s *session) string {
-	if s.link != "" || f.facts.Links == nil {
+	if !s.set.mesh && (s.link != "" || f.facts.Links == nil) {
 		return ""
 	}
 	own := f.node
 	if s.addr.Is6() {
 		own = f.node6
 	}
-	if !own.IsValid() || !f.hasAddr(own) {
+	if !own.IsValid() || !s.set.mesh && !f.hasAddr(own) {
 		return ""
 	}
 	return own.String()

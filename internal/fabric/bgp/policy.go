@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"reflect"
@@ -17,6 +18,8 @@ import (
 const (
 	importPolicy = "import"
 	exportPolicy = "export"
+	// partingSet is the community of paths that are about to be withdrawn (RFC 8326, 4.2).
+	partingSet = "parting"
 )
 
 // within allows the prefixes inside a prefix, from a length on.
@@ -29,8 +32,12 @@ type within struct {
 type via struct {
 	hop      netip.Addr // zero: none, tell them no IPv6
 	external bool       // learned routes, too, get it: on external sessions the next hop is always this node
-	peers    []string   // prefixes that hold one address each
+	peers    []string   // prefixes of their addresses
 }
+
+// everyone4 has every IPv4 peer. Where all have the same next hop, which is usual, GoBGP need not look through a list of
+// hundreds for each path and peer, and a peer that joins changes no policy.
+const everyone4 = "0.0.0.0/0"
 
 // policy is what GoBGP takes from and tells to peers.
 type policy struct {
@@ -70,7 +77,7 @@ func (f *Fabric) newVias() []via {
 		if !s.addr.Is4() {
 			continue
 		}
-		v := via{hop: f.hop6(s.link), external: s.set.peer.ASN != f.asn}
+		v := f.viaOf(s)
 		one := netip.PrefixFrom(s.addr, 32).String()
 		i := slices.IndexFunc(vias, func(o via) bool { return o.hop == v.hop && o.external == v.external })
 		if i < 0 {
@@ -78,6 +85,9 @@ func (f *Fabric) newVias() []via {
 			vias = append(vias, v)
 		}
 		vias[i].peers = append(vias[i].peers, one)
+	}
+	if len(vias) == 1 {
+		vias[0].peers = []string{everyone4}
 	}
 	for _, v := range vias {
 		slices.Sort(v.peers)
@@ -89,6 +99,11 @@ func (f *Fabric) newVias() []via {
 		return slices.Compare(a.peers, b.peers)
 	})
 	return vias
+}
+
+// viaOf is what one IPv4 peer is told, without a list of peers.
+func (f *Fabric) viaOf(s *session) via {
+	return via{hop: f.hop6(s.link), external: s.set.peer.ASN != f.asn}
 }
 
 func (f *Fabric) hop6(link string) netip.Addr {
@@ -133,24 +148,34 @@ func (f *Fabric) assignPolicy(ctx context.Context, s *server.BgpServer) error {
 func (f *Fabric) applyPolicy() error {
 	p := f.newPolicy()
 	in, out := !slices.Equal(p.allowed, f.policy.allowed), !reflect.DeepEqual(p.vias, f.policy.vias)
-	if !in && !out {
-		return nil
+	if in || out {
+		// All sets and policies at once: a set that is added to an existing one of its name would be appended to it.
+		if err := f.server.SetPolicies(context.Background(), p.request()); err != nil {
+			return fmt.Errorf("change policies: %w", err)
+		}
+		f.policy = p
+		f.changes.Add(1)
 	}
-	ctx := context.Background()
-	// All sets and policies at once: a set that is added to an existing one of its name would be appended to it.
-	if err := f.server.SetPolicies(ctx, p.request()); err != nil {
-		return fmt.Errorf("change policies: %w", err)
+	var errs []error
+	if in {
+		errs = append(errs, f.again("all", api.ResetPeerRequest_DIRECTION_IN))
 	}
-	f.policy = p
-	f.changes.Add(1)
-	direction := api.ResetPeerRequest_DIRECTION_BOTH
-	switch {
-	case !out:
-		direction = api.ResetPeerRequest_DIRECTION_IN
-	case !in:
-		direction = api.ResetPeerRequest_DIRECTION_OUT
+	for _, s := range f.sessions {
+		if !s.addr.Is4() || !s.known.IsValid() {
+			continue
+		}
+		if now := f.viaOf(s); s.via.hop != now.hop || s.via.external != now.external {
+			s.via = now
+			errs = append(errs, f.again(s.known.String(), api.ResetPeerRequest_DIRECTION_OUT))
+		}
 	}
-	if err := f.server.ResetPeer(ctx, &api.ResetPeerRequest{Address: "all", Soft: true, Direction: direction}); err != nil {
+	return errors.Join(errs...)
+}
+
+// again applies the policy to what a peer told, or to what it was told.
+func (f *Fabric) again(peer string, direction api.ResetPeerRequest_Direction) error {
+	err := f.server.ResetPeer(context.Background(), &api.ResetPeerRequest{Address: peer, Soft: true, Direction: direction})
+	if err != nil {
 		return fmt.Errorf("apply policies to known routes: %w", err)
 	}
 	return nil
@@ -162,6 +187,13 @@ func (p policy) request() *api.SetPoliciesRequest {
 	imports := []*api.Statement{{
 		Name: "own", Conditions: &api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_LOCAL}, Actions: accept(),
 	}}
+	r.DefinedSets = append(r.DefinedSets, &api.DefinedSet{
+		DefinedType: api.DefinedType_DEFINED_TYPE_COMMUNITY, Name: partingSet, List: []string{"^65535:0$"},
+	})
+	imports = append(imports, &api.Statement{ // and on to the next one, which decides
+		Name: partingSet, Actions: &api.Actions{LocalPref: &api.LocalPrefAction{Value: 0}},
+		Conditions: &api.Conditions{CommunitySet: &api.MatchSet{Type: api.MatchSet_TYPE_ANY, Name: partingSet}},
+	})
 	for name, bits := range map[string]int{"allowed4": 32, "allowed6": 128} {
 		set := &api.DefinedSet{DefinedType: api.DefinedType_DEFINED_TYPE_PREFIX, Name: name}
 		for _, w := range p.allowed {

@@ -134,24 +134,40 @@ func (f *Fabric) tell() error {
 	if f.server == nil {
 		return nil
 	}
-	var gone, added []netip.Prefix
+	var gone, added, parting []netip.Prefix
 	for p := range f.told {
 		if _, ok := f.want[p]; !ok {
 			gone = append(gone, p)
 		}
 	}
-	for p := range f.want {
-		if !f.told[p] {
+	for p, a := range f.want {
+		if parts, ok := f.told[p]; ok && parts == a.GracefulShutdown {
+			continue
+		}
+		if a.GracefulShutdown {
+			parting = append(parting, p)
+		} else {
 			added = append(added, p)
 		}
 	}
-	if len(gone) == 0 && len(added) == 0 {
+	if len(gone) == 0 && len(added) == 0 && len(parting) == 0 {
 		return nil
 	}
 	f.changes.Add(1)
 	o, err := newOrigin(f.asn, f.routerID)
 	if err != nil {
 		return err
+	}
+	announce := func(parts bool) func([]*apiutil.Path, []netip.Prefix) error {
+		return func(paths []*apiutil.Path, prefixes []netip.Prefix) error {
+			if _, err := f.server.AddPath(apiutil.AddPathRequest{Paths: paths}); err != nil {
+				return fmt.Errorf("announce %d prefixes from %v: %w", len(paths), prefixes[0], err)
+			}
+			for _, p := range prefixes {
+				f.told[p] = parts
+			}
+			return nil
+		}
 	}
 	return errors.Join(
 		f.inBatches(o, gone, func(paths []*apiutil.Path, prefixes []netip.Prefix) error {
@@ -164,15 +180,8 @@ func (f *Fabric) tell() error {
 			}
 			return nil
 		}),
-		f.inBatches(o, added, func(paths []*apiutil.Path, prefixes []netip.Prefix) error {
-			if _, err := f.server.AddPath(apiutil.AddPathRequest{Paths: paths}); err != nil {
-				return fmt.Errorf("announce %d prefixes from %v: %w", len(paths), prefixes[0], err)
-			}
-			for _, p := range prefixes {
-				f.told[p] = true
-			}
-			return nil
-		}),
+		f.inBatches(o, added, announce(false)),
+		f.inBatches(o.parting(), parting, announce(true)),
 	)
 }
 

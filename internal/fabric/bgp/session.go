@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"fairway/internal/config"
+	"fairway/internal/fabric"
 
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
@@ -26,11 +27,14 @@ type settings struct {
 	peer    config.Peer // without BFD
 	restart config.GracefulRestart
 	reflect bool // the peer is a client of ours
+	mesh    bool // the cluster's records name it: it knows us by the node's address
 }
 
-// session is one peer of the config and what became of it. Its fields are guarded by Fabric.mu.
+// session is one peer of the config or of the mesh and what became of it. Its fields are guarded by Fabric.mu.
 type session struct {
 	name   string // as the config has it: an address or an interface
+	node   string // of the mesh; "" for a peer of the config
+	away   bool   // that node is not alive
 	set    settings
 	max    uint32     // prefixes of a family; 0: any number
 	bfd    config.BFD // zero: none
@@ -42,6 +46,7 @@ type session struct {
 	peer   *api.Peer  // as GoBGP has it
 	bfdUp  bool       // the BFD server has the peer
 	fault  string     // a lasting fault, shown as a problem
+	via    via        // of IPv6 routes, as it is in force for the peer
 
 	state     bgp.FSMState
 	since     time.Time
@@ -57,30 +62,38 @@ type session struct {
 	stale     bool                // its paths are those of before a restart
 }
 
-// list makes f.sessions the peers of the config. What is gone or changed is taken out of GoBGP.
-func (f *Fabric) list() {
-	wanted := make(map[string]bool, len(f.cfg.BGP.Peers))
+// peers are those of the mesh and of the config, which has the last word about an address.
+func (f *Fabric) peers() []fabric.MeshPeer {
+	all := make([]fabric.MeshPeer, 0, len(f.cfg.BGP.Peers)+len(f.mesh))
+	given := make(map[string]bool, len(f.cfg.BGP.Peers))
 	for _, p := range f.cfg.BGP.Peers {
-		b := &f.cfg.BGP
-		set := settings{peer: p, restart: b.GracefulRestart, reflect: b.RouteReflector && p.ASN == f.asn}
+		given[p.Name()] = true
+		all = append(all, fabric.MeshPeer{Peer: p, Client: f.cfg.BGP.RouteReflector && p.ASN == f.asn})
+	}
+	for _, m := range f.mesh {
+		if !given[m.Peer.Name()] {
+			all = append(all, m)
+		}
+	}
+	return all
+}
+
+// list makes f.sessions the peers there should be. What is gone or changed is taken out of GoBGP, and nothing else.
+func (f *Fabric) list() {
+	peers := f.peers()
+	wanted := make(map[string]bool, len(peers))
+	for _, m := range peers {
+		b, name := &f.cfg.BGP, m.Peer.Name()
+		set := settings{peer: m.Peer, restart: b.GracefulRestart, reflect: m.Client, mesh: m.Node != ""}
 		set.peer.BFD = false
-		name := p.Name()
 		wanted[name] = true
 		s := f.sessions[name]
 		if s == nil || s.set != set {
-			if s != nil {
-				f.forget(s)
-			}
-			next := &session{name: name, set: set, state: bgp.BGP_FSM_IDLE, since: f.now(), addr: p.Address, link: p.Interface}
-			if s != nil {
-				next.lastError = s.lastError
-				next.addr = s.addr // of an unnumbered peer, which may not be heard again for a while
-			}
-			s = next
-			f.sessions[name] = s
+			s = f.renew(name, s, set)
 		}
+		s.node, s.away = m.Node, m.Away
 		timers := config.BFD{}
-		if p.BFD {
+		if m.Peer.BFD {
 			timers = b.BFD
 		}
 		if s.bfd != timers {
@@ -94,6 +107,18 @@ func (f *Fabric) list() {
 			delete(f.sessions, name)
 		}
 	}
+}
+
+// renew makes a session, in the place of one with other settings if there is one.
+func (f *Fabric) renew(name string, was *session, set settings) *session {
+	s := &session{name: name, set: set, state: bgp.BGP_FSM_IDLE, since: f.now(), addr: set.peer.Address, link: set.peer.Interface}
+	if was != nil {
+		f.forget(was)
+		s.lastError = was.lastError
+		s.addr = was.addr // of an unnumbered peer, which may not be heard again for a while
+	}
+	f.sessions[name] = s
+	return s
 }
 
 // check finds out whether a session may be. A session whose link is down loses its paths here and now.
@@ -169,7 +194,7 @@ func (f *Fabric) apply(s *session) error {
 		s.fault = fmt.Sprintf("open session: %v", err)
 		return fmt.Errorf("open session with %s: %w", s.name, err)
 	}
-	s.known, s.peer, s.fault = s.addr, peer, ""
+	s.known, s.peer, s.fault, s.via = s.addr, peer, "", f.viaOf(s)
 	f.changes.Add(1)
 	f.startBFD(s)
 	return nil
@@ -197,7 +222,7 @@ func (f *Fabric) removePeer(s *session) {
 // forget is remove for a peer whose settings changed or that left the config.
 func (f *Fabric) forget(s *session) {
 	if s.state == bgp.BGP_FSM_ESTABLISHED {
-		f.ended(s, "its settings changed or it left the config")
+		f.ended(s, "its settings changed, or it is no peer any more")
 	}
 	f.remove(s)
 }

@@ -36,7 +36,7 @@ func (f *Fabric) Status() fabric.Status {
 	for _, name := range slices.Sorted(maps.Keys(f.sessions)) {
 		s := f.sessions[name]
 		p := fabric.Peer{
-			Name: s.display(), Address: s.addr, Link: s.link, ASN: s.asn, RouterID: s.routerID,
+			Name: s.display(), Node: s.node, Away: s.away, Address: s.addr, Link: s.link, ASN: s.asn, RouterID: s.routerID,
 			State: stateName(s.state), Since: s.since, HoldTime: s.hold, LastError: s.lastError, Problem: s.problem(f.troubleOf(s)),
 		}
 		if p.ASN == 0 {
@@ -139,8 +139,9 @@ func (f *Fabric) judge(c *counted, filter policy, told map[netip.Prefix]bool, pr
 	var attrs attrCache
 	_, parsed, ok := attrs.parse(path, "any")
 	echo := slices.Contains(parsed.ASPath, f.asn) || originator(path) == f.routerID
+	_, ours := told[prefix]
 	switch {
-	case told[prefix]:
+	case ours:
 		c.refused++
 		if !echo && parsed.Node != f.routerID {
 			c.contested = append(c.contested, prefix)
