@@ -1,0 +1,98 @@
+package cluster
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"fairway/internal/store"
+)
+
+// LocalStore keeps what this node knows of itself, on its own disk; store.Local is one.
+type LocalStore interface {
+	List(ctx context.Context, prefix string) (store.Listing, error)
+	Commit(ctx context.Context, t store.Txn) (uint64, error)
+}
+
+// Config of a Cluster.
+type Config struct {
+	Store store.Store
+	Where string     // what the store is, for errors: "etcd at 10.0.0.1:2379"
+	Local LocalStore // its keys begin with "cluster/"
+	Self  Node       // without ID and Joined
+	Log   *slog.Logger
+	// Changed is called, from any goroutine and with nothing locked, when records other than Alive and Seen or what
+	// Health says have changed; nil: nobody. It must not wait.
+	Changed func()
+	Now     func() time.Time // nil: time.Now
+}
+
+// Cluster is this node's part in the cluster. It is safe for concurrent use.
+type Cluster struct {
+	cfg   Config
+	log   *slog.Logger
+	cache *cache
+
+	wakeKeeper    chan struct{} // own records may have to be written
+	wakeReconcile chan struct{} // blocks or addresses of this node, or its fence, may have changed
+	relist        chan string   // list everything again, with the reason
+
+	mu     sync.Mutex
+	self   Node // as it should be in the store; ID and Joined set once loaded
+	saved  saved
+	health Health // Fenced, NewerSchema and Unreadable are made when asked for
+}
+
+// New makes a Cluster that does nothing yet.
+func New(cfg Config) *Cluster {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Changed == nil {
+		cfg.Changed = func() {}
+	}
+	return &Cluster{
+		cfg: cfg, log: cfg.Log, cache: newCache(), self: cfg.Self,
+		wakeKeeper: make(chan struct{}, 1), wakeReconcile: make(chan struct{}, 1), relist: make(chan string, 1),
+	}
+}
+
+// Name is this node's name.
+func (c *Cluster) Name() string { return c.cfg.Self.Name }
+
+// ID is this node's ID; "" before Start.
+func (c *Cluster) ID() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.saved.ID
+}
+
+// View is what the cache holds now; it is not changed any more.
+func (c *Cluster) View() *View { return c.cache.view() }
+
+// wake asks for a run of what waits on the channel; one that is asked for already is enough.
+func wake(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// catchUp bounds the wait for the cache to have what this node has written.
+const catchUp = time.Second
+
+// commit writes a transaction, and returns once the cache has it, or after catchUp. While the store is known to be
+// unreachable it fails at once: the probe finds out when it is back. An error wraps store.ErrConflict (nothing was
+// written) or store.ErrUnreachable (nobody knows), or is the store's own word.
+func (c *Cluster) commit(ctx context.Context, t store.Txn) (uint64, error) {
+	if err := c.unreachable(); err != nil {
+		return 0, err
+	}
+	rev, err := c.cfg.Store.Commit(ctx, t)
+	if err := c.heard(err); err != nil {
+		return 0, err
+	}
+	c.cache.until(rev, catchUp, ctx.Done())
+	return rev, nil
+}
