@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -27,7 +28,7 @@ func (a *Allocator) RequestAddress(req AddressRequest, oracle Oracle) (Holding, 
 	case req.Gateway:
 		h, err = a.requestGateway(p, req.Addr.Unmap())
 	case req.Addr.IsValid():
-		h, err = a.requestExplicit(p, req.Addr.Unmap(), oracle)
+		h, err = a.requestExplicit(p, req.Addr.Unmap(), req.Granted, oracle)
 	default:
 		h, err = a.requestNext(p)
 	}
@@ -87,7 +88,7 @@ func (a *Allocator) requestGateway(p *pool, addr netip.Addr) (Holding, error) {
 	return a.hold(Holding{Addr: addr, Pool: p.ID, Kind: KindGateway, Explicit: explicit, Network: p.Network}), nil
 }
 
-func (a *Allocator) requestExplicit(p *pool, addr netip.Addr, oracle Oracle) (Holding, error) {
+func (a *Allocator) requestExplicit(p *pool, addr netip.Addr, granted bool, oracle Oracle) (Holding, error) {
 	h := Holding{Addr: addr, Pool: p.ID, Kind: KindEndpoint, Explicit: true, Network: p.Network}
 	if p.Network == "" {
 		h.Kind = KindAux
@@ -103,7 +104,7 @@ func (a *Allocator) requestExplicit(p *pool, addr netip.Addr, oracle Oracle) (Ho
 	}
 	if h.Kind == KindEndpoint {
 		var err error
-		if h.Outside, err = a.place(p, addr, oracle); err != nil {
+		if h.Outside, h.Claimed, err = a.place(p, addr, granted, oracle); err != nil {
 			return Holding{}, err
 		}
 	}
@@ -122,30 +123,60 @@ func checkExplicit(p *pool, addr netip.Addr) error {
 }
 
 // place finds out how this node can have an address of the pool: in one of its blocks, which it
-// may have to claim, or outside them, if no other node seems to have it.
-func (a *Allocator) place(p *pool, addr netip.Addr, oracle Oracle) (outside bool, err error) {
-	if p.block(addr) != nil {
-		return false, nil
+// may have to claim, or outside them, if the store gave it or no other node seems to have it.
+func (a *Allocator) place(p *pool, addr netip.Addr, granted bool, oracle Oracle) (outside, claimed bool, err error) {
+	if b := p.block(addr); b != nil {
+		return false, false, b.open()
 	}
 	static := p.Static.Contains(addr)
-	if !static {
-		if c, ok := a.source(p).covering(p, addr); ok {
+	switch src := a.source(p).(type) {
+	case shared:
+		if static && granted {
+			return true, true, nil
+		}
+		if static {
+			return false, false, &Lack{Pool: p.ID, CIDR: p.CIDR, Addr: addr, Static: true}
+		}
+		_, err := src.covering(p, addr)
+		return false, false, err
+	default:
+		if static {
+			break
+		}
+		c, err := src.covering(p, addr)
+		if err != nil {
+			return false, false, fmt.Errorf("address %v is in no block of this node: %w", addr, err)
+		}
+		if c.IsValid() {
 			a.put(Record{Block: &Block{Pool: p.ID, CIDR: c, Since: a.opts.Now()}})
-			return false, nil
+			return false, false, nil
 		}
 	}
+	return true, false, p.checkHeard(addr, oracle)
+}
+
+// open says why nothing new is given out from the block.
+func (b *block) open() error {
+	if b.Fenced == "" {
+		return nil
+	}
+	return fmt.Errorf("block %v is %w on this node: %s", b.CIDR, ErrFenced, b.Fenced)
+}
+
+// checkHeard refuses an address that another node seems to have.
+func (p *pool) checkHeard(addr netip.Addr, oracle Oracle) error {
 	if oracle == nil {
-		return true, nil
+		return nil
 	}
 	holder, heard := oracle(addr)
 	switch {
 	case !heard:
-		return true, nil
-	case !static && p.Static.IsValid():
-		return false, fmt.Errorf("address %v is %w: a route for it is heard from %s: addresses that work on any node are in the static range %v",
+		return nil
+	case !p.Static.Contains(addr) && p.Static.IsValid():
+		return fmt.Errorf("address %v is %w: a route for it is heard from %s: addresses that work on any node are in the static range %v",
 			addr, ErrInUse, holder, p.Static)
 	}
-	return false, fmt.Errorf("address %v is %w: a route for it is heard from %s: choose another", addr, ErrInUse, holder)
+	return fmt.Errorf("address %v is %w: a route for it is heard from %s: choose another", addr, ErrInUse, holder)
 }
 
 func (a *Allocator) requestNext(p *pool) (Holding, error) {
@@ -161,6 +192,9 @@ func (a *Allocator) requestNext(p *pool) (Holding, error) {
 	}
 	for { // auxiliary addresses may fill a block that nobody has claimed yet
 		c, err := a.source(p).next(p)
+		if lack := (*Lack)(nil); errors.As(err, &lack) {
+			return Holding{}, err
+		}
 		if err != nil {
 			return Holding{}, a.full(p, err)
 		}

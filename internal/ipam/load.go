@@ -73,16 +73,13 @@ func (a *Allocator) checkPool(rec Pool) error {
 	if req.Space != rec.Space || req.Pool != rec.CIDR || req.Range != rec.Range {
 		return fmt.Errorf("space %q, subnet %v and ip-range %v are not those of the ID", rec.Space, rec.CIDR, rec.Range)
 	}
-	if rec.BlockSize != blockSize(rec.CIDR, rec.BlockSize) {
-		return fmt.Errorf("block size /%d is not possible in %v", rec.BlockSize, rec.CIDR)
+	if err := checkShape(rec); err != nil {
+		return err
 	}
 	for _, own := range rec.Own {
 		if own != own.Masked() || !covers(rec.CIDR, own) {
 			return fmt.Errorf("own part %v is not inside %v", own, rec.CIDR)
 		}
-	}
-	if rec.Static.IsValid() && (rec.Static != rec.Static.Masked() || !covers(rec.CIDR, rec.Static)) {
-		return fmt.Errorf("static range %v is not inside %v", rec.Static, rec.CIDR)
 	}
 	if rec.Gateway.IsValid() {
 		if err := checkAddr(&pool{Pool: rec}, rec.Gateway); err != nil {
@@ -90,6 +87,17 @@ func (a *Allocator) checkPool(rec Pool) error {
 		}
 	}
 	return a.checkFree(rec.Space, rec.CIDR)
+}
+
+// checkShape refuses a pool that cannot be cut in this way.
+func checkShape(rec Pool) error {
+	if rec.BlockSize != blockSize(rec.CIDR, rec.BlockSize) {
+		return fmt.Errorf("block size /%d is not possible in %v", rec.BlockSize, rec.CIDR)
+	}
+	if rec.Static.IsValid() && (rec.Static != rec.Static.Masked() || !covers(rec.CIDR, rec.Static)) {
+		return fmt.Errorf("static range %v is not inside %v", rec.Static, rec.CIDR)
+	}
+	return nil
 }
 
 func (a *Allocator) checkBlock(rec Block) error {

@@ -173,13 +173,14 @@ func (a *Allocator) poolOf(network string, addr netip.Addr) *pool {
 
 // HoldExtra gives an endpoint all of the further addresses, or none. An address may be in a pool of
 // the network, by the rules for an address asked for, or in no pool of this node, as long as no
-// route for it is heard. Those that the endpoint has already stay.
-func (a *Allocator) HoldExtra(network, endpoint string, addrs []netip.Addr, oracle Oracle) (Delta, error) {
+// route for it is heard. Those that the endpoint has already stay. Granted are addresses that the
+// store gave to this node.
+func (a *Allocator) HoldExtra(network, endpoint string, addrs []netip.Addr, oracle Oracle, granted ...netip.Addr) (Delta, error) {
 	if network == "" || endpoint == "" {
 		return Delta{}, fmt.Errorf("hold addresses %v for endpoint %q of network %q: both IDs are needed", addrs, endpoint, network)
 	}
 	for _, addr := range addrs {
-		if err := a.holdExtra(network, endpoint, addr.Unmap(), oracle); err != nil {
+		if err := a.holdExtra(network, endpoint, addr.Unmap(), slices.Contains(granted, addr), oracle); err != nil {
 			a.rollback()
 			return Delta{}, fmt.Errorf("hold further address (fairway.addresses): %w", err)
 		}
@@ -187,7 +188,7 @@ func (a *Allocator) HoldExtra(network, endpoint string, addrs []netip.Addr, orac
 	return a.commit(), nil
 }
 
-func (a *Allocator) holdExtra(network, endpoint string, addr netip.Addr, oracle Oracle) error {
+func (a *Allocator) holdExtra(network, endpoint string, addr netip.Addr, granted bool, oracle Oracle) error {
 	if !addr.IsValid() || addr.Zone() != "" {
 		return fmt.Errorf("address %q is not an IPv4 or IPv6 address without zone", addr)
 	}
@@ -206,11 +207,13 @@ func (a *Allocator) holdExtra(network, endpoint string, addr netip.Addr, oracle 
 		}
 		return fmt.Errorf("address %v is %w: %s", addr, ErrInUse, describe(l.Holding))
 	}
-	outside, err := a.place(p, addr, oracle)
+	outside, claimed, err := a.place(p, addr, granted, oracle)
 	if err != nil {
 		return err
 	}
-	a.hold(Holding{Addr: addr, Pool: p.ID, Kind: KindExtra, Explicit: true, Outside: outside, Network: network, Endpoint: endpoint})
+	a.hold(Holding{
+		Addr: addr, Pool: p.ID, Kind: KindExtra, Explicit: true, Outside: outside, Claimed: claimed, Network: network, Endpoint: endpoint,
+	})
 	return nil
 }
 

@@ -91,7 +91,7 @@ func (a *Allocator) requestAny(req PoolRequest) (Pool, error) {
 			continue
 		}
 		req.Pool = netip.Prefix{}
-		if !plan.Block.IsValid() && !a.opts.Plan.Alone {
+		if !plan.Block.IsValid() && !a.opts.Plan.Alone && !a.opts.Plan.Shared {
 			denied = a.noPart(plan.CIDR)
 			continue
 		}
@@ -192,6 +192,13 @@ func (a *Allocator) design(req PoolRequest) (Pool, error) {
 				"give --ip-range, or a subnet with the block in it", req.Pool, plan.Block, plan.CIDR)
 		}
 		rec.Own = []netip.Prefix{own}
+	case a.opts.Plan.Shared:
+		rec.Shared = true
+		if req.Shape != nil {
+			rec.BlockSize, rec.Static = req.Shape.BlockSize, req.Shape.Static
+			rec.StaticSet = rec.Static != quarter(rec.CIDR)
+			return rec, checkShape(rec)
+		}
 	case !a.opts.Plan.Alone:
 		return Pool{}, a.noPart(req.Pool)
 	}

@@ -1,9 +1,11 @@
 package ipam_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -41,14 +43,19 @@ func newWorld(t *testing.T, in []byte) *world {
 		released: map[place]time.Time{}, generation: map[place]uint64{},
 	}
 	w.opts = ipam.Options{Now: w.clock.Now, HoldDown: holdDown, Plan: ipam.Plan{
-		Alone: w.byte()%2 == 0,
 		Pools: []ipam.PoolPlan{
 			{CIDR: pfx("10.9.0.0/25"), BlockSize: 28, Size: 27},
 			{CIDR: pfx("fd09::/120"), BlockSize: 126, Size: 122, Block: pfx("fd09::40/124")},
 		},
 	}}
+	w.situate(w.byte())
 	w.a = ipam.New(w.opts)
 	return w
+}
+
+// situate makes the node alone, one of a cluster with a store, or one of several without.
+func (w *world) situate(n int) {
+	w.opts.Plan.Alone, w.opts.Plan.Shared = n%3 == 0, n%3 == 2
 }
 
 func (w *world) byte() int {
@@ -77,6 +84,13 @@ func (w *world) addr(p netip.Prefix) netip.Addr {
 		addr = addr.Next()
 	}
 	return addr
+}
+
+// holds tells that something of the kind is held in the block.
+func (w *world) holds(kind ipam.Kind, b ipam.Block) bool {
+	return slices.ContainsFunc(w.a.Holdings(), func(h ipam.Holding) bool {
+		return h.Kind == kind && h.State == ipam.StateHeld && h.Pool == b.Pool && b.CIDR.Contains(h.Addr)
+	})
 }
 
 // held is some held address of a kind.
@@ -121,6 +135,9 @@ func (w *world) run() {
 		default:
 			w.save(d)
 		}
+		if lack := (*ipam.Lack)(nil); errors.As(err, &lack) && op%64 < 48 {
+			w.supply(lack)
+		}
 		w.check()
 		if op%32 == 31 {
 			w.restart()
@@ -141,7 +158,14 @@ func (w *world) save(d ipam.Delta) {
 			w.note(*h)
 		}
 	}
+	gone := map[string]string{}
+	for _, r := range d.Gone() {
+		gone[r.Key()] = text(w.t, r)
+	}
 	for _, key := range d.Delete {
+		if gone[key] != w.disk[key] {
+			w.t.Fatalf("deleted %q was %s, and is told to have been %s", key, w.disk[key], gone[key])
+		}
 		if _, had := w.disk[key]; !had || touched[key] {
 			w.t.Fatalf("deleted %q, which was never saved, or is to be saved now", key)
 		}
@@ -242,6 +266,11 @@ func (w *world) requestNext() (ipam.Delta, error) {
 	if since, rests := w.released[at]; rests && w.clock.now.Sub(since) < holdDown {
 		w.t.Fatalf("%v was released %v ago", h.Addr, w.clock.now.Sub(since))
 	}
+	for _, b := range w.a.Blocks() {
+		if b.Pool == p.ID && b.CIDR.Contains(h.Addr) && b.Fenced != "" {
+			w.t.Fatalf("chose %v of a block that is fenced: %s", h.Addr, b.Fenced)
+		}
+	}
 	if was[h.Addr] || h.Generation <= w.generation[at] || h.Outside || h.Explicit {
 		w.t.Fatalf("chose %+v, which was held, rests, or has an old generation", h)
 	}
@@ -314,14 +343,79 @@ func (w *world) end() (ipam.Delta, error) {
 	case n < 8:
 		w.clock.advance(time.Duration(w.byte()%50) * time.Second)
 	case n == 8:
-		w.opts.Plan.Alone = !w.opts.Plan.Alone
+		w.situate(w.byte())
 		w.a.SetOptions(w.opts)
 	case n == 9 && ok:
 		return w.a.UnbindNetwork(p.Network), nil
 	case n == 10 && ok:
 		return w.a.ReleasePool(p.ID)
+	case n > 10:
+		return w.block()
 	}
 	return ipam.Delta{}, nil
+}
+
+// block does with one of the blocks what the store may say.
+func (w *world) block() (ipam.Delta, error) {
+	blocks := w.a.Blocks()
+	if len(blocks) == 0 {
+		return ipam.Delta{}, nil
+	}
+	b := pick(w, blocks)
+	p, _ := w.a.Pool(b.Pool)
+	switch n := w.byte() % 4; {
+	case n < 2:
+		d := w.a.Fence(b.Pool, b.CIDR, "another node has it")
+		if d.Empty() != (b.Fenced != "" || len(p.Own) > 0) {
+			w.t.Fatalf("fenced %+v of %+v: %+v", b, p, d)
+		}
+		return d, nil
+	case n == 2 && len(p.Own) == 0:
+		return w.a.Adopt(b.Pool, b.CIDR)
+	}
+	d, err := w.a.DropBlock(b.Pool, b.CIDR)
+	if inUse := w.holds(ipam.KindEndpoint, b) || w.holds(ipam.KindExtra, b); (err != nil) != (inUse && len(p.Own) == 0) {
+		w.t.Fatalf("drop block %v, in use: %v: %v", b.CIDR, inUse, err)
+	}
+	if err == nil && len(p.Own) == 0 { // it may come back, and nothing of it is known then
+		for at := range w.released {
+			if at.pool == b.Pool && b.CIDR.Contains(at.addr) {
+				delete(w.released, at)
+			}
+		}
+	}
+	return d, err
+}
+
+// supply does what the caller does about a lack, or does not.
+func (w *world) supply(lack *ipam.Lack) {
+	p, _ := w.a.Pool(lack.Pool)
+	if !w.opts.Plan.Shared || len(p.Own) > 0 || p.CIDR != lack.CIDR {
+		w.t.Fatalf("%v, of pool %+v", lack, p)
+	}
+	addr := lack.Addr
+	switch {
+	case !addr.IsValid():
+		addr = w.addr(p.CIDR)
+	case lack.Static != p.Static.Contains(addr):
+		w.t.Fatalf("lacks %+v, and the static range is %v", lack, p.Static)
+	case lack.Static:
+		h, d, err := w.a.RequestAddress(ipam.AddressRequest{Pool: p.ID, Addr: addr, Granted: true}, nil)
+		if err != nil || !h.Outside || !h.Claimed {
+			w.t.Fatalf("granted %v: %+v, %v", addr, h, err)
+		}
+		w.save(d)
+		return
+	}
+	c := netip.PrefixFrom(addr, p.BlockSize).Masked()
+	d, err := w.a.Adopt(p.ID, c)
+	if (err != nil) != (p.Static.Overlaps(c) || !p.CIDR.Contains(addr)) {
+		w.t.Fatalf("adopt %v of %+v: %v", c, p, err)
+	}
+	w.save(d)
+	if got := w.a.Blocks(); err == nil && !slices.ContainsFunc(got, func(b ipam.Block) bool { return b.Pool == p.ID && b.CIDR == c && b.Fenced == "" }) {
+		w.t.Fatalf("adopted %v, and has %v", c, got)
+	}
 }
 
 // restart loads what was saved, and wants the next answer to be what it would have been.
@@ -399,6 +493,9 @@ func (w *world) checkHoldings() {
 				}
 			}
 			continue
+		}
+		if h.Claimed && (!h.Outside || !h.Explicit || h.State != ipam.StateHeld || len(p.Own) > 0) {
+			w.t.Fatalf("the store gave %+v of %+v", h, p)
 		}
 		ends := p.CIDR.Addr() == h.Addr
 		if p.CIDR.Addr().Is4() {

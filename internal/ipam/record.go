@@ -17,6 +17,8 @@ type Pool struct {
 	StaticSet bool `json:"static_set,omitempty"`
 	// BlockSize is the prefix length of the blocks that are claimed one by one. It has no meaning with Own.
 	BlockSize int `json:"block_size"`
+	// Shared tells that this node claims, or claimed, the blocks in a store.
+	Shared bool `json:"shared,omitempty"`
 	// Own is this node's own part when it was given; nil: the node claims blocks.
 	Own     []netip.Prefix    `json:"own,omitempty"`
 	Gateway netip.Addr        `json:"gateway,omitzero"` // zero: not requested yet
@@ -32,6 +34,9 @@ type Block struct {
 	Pool  string       `json:"pool"` // ID
 	CIDR  netip.Prefix `json:"cidr"`
 	Since time.Time    `json:"since"`
+	// Fenced says why nothing new is given out from the block and it is not announced: the store says
+	// that another node has it. "": it is this node's.
+	Fenced string `json:"fenced,omitempty"`
 }
 
 // Holding is an address and what it is, or was last, held for.
@@ -44,6 +49,7 @@ type Holding struct {
 	// Outside tells that an endpoint's or extra address is in none of this node's blocks, and
 	// so must be announced as a host route. It does not change while the address is held.
 	Outside  bool      `json:"outside,omitempty"`
+	Claimed  bool      `json:"claimed,omitempty"` // the store gave the address, and wants it back
 	Network  string    `json:"network,omitempty"`
 	Endpoint string    `json:"endpoint,omitempty"` // "": not bound yet
 	Sandbox  string    `json:"sandbox,omitempty"`
@@ -91,6 +97,20 @@ type change struct {
 
 // Empty tells that there is nothing to save.
 func (d Delta) Empty() bool { return len(d.Put) == 0 && len(d.Delete) == 0 }
+
+// Gone returns the records that are deleted, as they were.
+func (d Delta) Gone() []Record {
+	var out []Record
+	for _, key := range d.Delete {
+		for _, c := range d.undo {
+			if c.key == key && c.had {
+				out = append(out, c.was)
+				break
+			}
+		}
+	}
+	return out
+}
 
 // Then joins two deltas, of which next is the newer, into one to save and to undo as a whole.
 func (d Delta) Then(next Delta) Delta {

@@ -2,22 +2,27 @@ package ipam
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 )
 
-// source says where this node's blocks of a pool come from, besides those that it has. Blocks
-// that nodes agree on in a store will be another source, filled before the allocator asks.
+// source says where this node's blocks of a pool come from, besides those that it has.
 type source interface {
 	// next is the block to claim when all others are full. The error says why there is none.
 	next(p *pool) (netip.Prefix, error)
-	// covering is the block to claim for an address that a user asks for.
-	covering(p *pool, addr netip.Addr) (netip.Prefix, bool)
+	// covering is the block to claim for an address outside the static range that a user asks for;
+	// zero: none.
+	covering(p *pool, addr netip.Addr) (netip.Prefix, error)
 }
 
 func (a *Allocator) source(p *pool) source {
 	switch {
 	case len(p.Own) > 0, p == a.loose:
 		return given{}
+	case a.opts.Plan.Shared:
+		return shared{}
+	case p.Shared:
+		return unshared{}
 	case a.opts.Plan.Alone:
 		return alone{}
 	}
@@ -31,7 +36,7 @@ func (given) next(*pool) (netip.Prefix, error) {
 	return netip.Prefix{}, errors.New("this node's own part was given (--ip-range or pools[].block) and does not grow")
 }
 
-func (given) covering(*pool, netip.Addr) (netip.Prefix, bool) { return netip.Prefix{}, false }
+func (given) covering(*pool, netip.Addr) (netip.Prefix, error) { return netip.Prefix{}, nil }
 
 // nobody gives nothing: the node was alone when it made the pool and is no longer.
 type nobody struct{}
@@ -41,7 +46,50 @@ func (nobody) next(*pool) (netip.Prefix, error) {
 		"make the network again with --ip-range, or with pools[].block in the config")
 }
 
-func (nobody) covering(*pool, netip.Addr) (netip.Prefix, bool) { return netip.Prefix{}, false }
+func (nobody) covering(*pool, netip.Addr) (netip.Prefix, error) { return netip.Prefix{}, nil }
+
+// unshared gives nothing: other nodes claim blocks of the pool in a store that is gone from the config.
+type unshared struct{}
+
+func (unshared) next(*pool) (netip.Prefix, error) {
+	return netip.Prefix{}, errors.New("blocks of this pool are claimed in a store, and the config has none any more: " +
+		"put store.etcd back, or make the network again")
+}
+
+func (u unshared) covering(p *pool, _ netip.Addr) (netip.Prefix, error) { return u.next(p) }
+
+// shared is a store in which all nodes claim blocks. The caller does that, and asks again.
+type shared struct{}
+
+func (shared) next(p *pool) (netip.Prefix, error) {
+	return netip.Prefix{}, &Lack{Pool: p.ID, CIDR: p.CIDR}
+}
+
+func (shared) covering(p *pool, addr netip.Addr) (netip.Prefix, error) {
+	return netip.Prefix{}, &Lack{Pool: p.ID, CIDR: p.CIDR, Addr: addr}
+}
+
+// Lack is the error that says what has to be claimed in the store before the allocator can answer:
+// a block of the pool, the block with Addr in it, or, when Static is set, the address Addr itself.
+// The caller claims that, takes a block in with [Allocator.Adopt] or names an address as granted,
+// and asks again.
+type Lack struct {
+	Pool   string // ID
+	CIDR   netip.Prefix
+	Addr   netip.Addr // zero: any block will do
+	Static bool
+}
+
+// Error says it to a user, who sees it when the claim is not possible.
+func (l *Lack) Error() string {
+	switch {
+	case l.Static:
+		return fmt.Sprintf("address %v of the static range of %v has to be claimed in the store", l.Addr, l.CIDR)
+	case l.Addr.IsValid():
+		return fmt.Sprintf("address %v is in no block of this node: the block with it has to be claimed in the store", l.Addr)
+	}
+	return fmt.Sprintf("no address is free in this node's blocks of %v: another block has to be claimed in the store", l.CIDR)
+}
 
 // alone is one node that may claim the pool's blocks in order.
 type alone struct{}
@@ -65,7 +113,10 @@ func (alone) next(p *pool) (netip.Prefix, error) {
 	return netip.Prefix{}, errors.New("every block outside the static range is claimed")
 }
 
-func (alone) covering(p *pool, addr netip.Addr) (netip.Prefix, bool) {
+func (alone) covering(p *pool, addr netip.Addr) (netip.Prefix, error) {
 	c := netip.PrefixFrom(addr, p.BlockSize).Masked()
-	return c, !p.Static.Overlaps(c)
+	if p.Static.Overlaps(c) {
+		return netip.Prefix{}, nil
+	}
+	return c, nil
 }

@@ -13,7 +13,7 @@ type pool struct {
 	blocks []*block // sorted by address; they never overlap
 	fresh  int      // blocks before this one hold no address that was never used
 	leases map[netip.Addr]*lease
-	rest   restHeap // the resting ones; all of them are in a block
+	rest   restHeap // the resting ones; all of them are in a block that is not fenced
 }
 
 // block is a claimed block, or an own part that was given.
@@ -27,8 +27,11 @@ type block struct {
 
 type lease struct {
 	Holding
-	slot int // in the heap, when resting
+	slot int // in the heap, when resting; or aside
 }
+
+// aside is the slot of a lease that rests in a fenced block: it is never chosen.
+const aside = -1
 
 // leaseKey finds a lease.
 type leaseKey struct {
@@ -77,6 +80,31 @@ func newPool(rec Pool) *pool {
 	return p
 }
 
+// setBlock adds a block, or changes one.
+func (p *pool) setBlock(rec Block) {
+	i, ok := p.find(rec.CIDR.Addr())
+	if !ok {
+		p.addBlock(rec, false)
+		return
+	}
+	b := p.blocks[i]
+	fenced := b.Fenced
+	b.Block, p.fresh = rec, 0
+	if (fenced == "") == (rec.Fenced == "") {
+		return
+	}
+	for addr, l := range p.leases {
+		switch {
+		case l.State != StateResting || !rec.CIDR.Contains(addr):
+		case rec.Fenced != "":
+			heap.Remove(&p.rest, l.slot)
+			l.slot = aside
+		default:
+			heap.Push(&p.rest, l)
+		}
+	}
+}
+
 func (p *pool) addBlock(rec Block, given bool) {
 	i, _ := p.find(rec.CIDR.Addr())
 	p.blocks = slices.Insert(p.blocks, i, &block{Block: rec, given: given, next: rec.CIDR.Addr()})
@@ -118,6 +146,9 @@ func (p *pool) nobodys(addr netip.Addr) bool {
 func (p *pool) unused() (netip.Addr, bool) {
 	for ; p.fresh < len(p.blocks); p.fresh++ {
 		b := p.blocks[p.fresh]
+		if b.Fenced != "" {
+			continue
+		}
 		for b.next.IsValid() && b.CIDR.Contains(b.next) {
 			if p.free(b.next) && !slices.Contains(b.edges(), b.next) {
 				return b.next, true
@@ -245,7 +276,7 @@ func (a *Allocator) apply(r Record) {
 			p.rewind()
 		}
 	case r.Block != nil:
-		a.pools[r.Block.Pool].addBlock(*r.Block, false)
+		a.pools[r.Block.Pool].setBlock(*r.Block)
 	case r.Holding != nil:
 		a.applyHolding(*r.Holding)
 	}
@@ -263,6 +294,10 @@ func (a *Allocator) applyHolding(h Holding) {
 	l.Holding = h
 	a.gen = max(a.gen, h.Generation)
 	if h.State == StateResting {
+		if b := p.block(h.Addr); b != nil && b.Fenced != "" {
+			l.slot = aside
+			return
+		}
 		heap.Push(&p.rest, l)
 		return
 	}
@@ -277,7 +312,9 @@ func (a *Allocator) applyHolding(h Holding) {
 // unlink takes a lease out of what it is found by, but for its address.
 func (a *Allocator) unlink(p *pool, l *lease) {
 	if l.State == StateResting {
-		heap.Remove(&p.rest, l.slot)
+		if l.slot != aside {
+			heap.Remove(&p.rest, l.slot)
+		}
 		return
 	}
 	if keys := a.endpoints[l.Endpoint]; keys != nil {

@@ -12,6 +12,7 @@ var (
 	ErrInUse       = errors.New("in use")       // another holder has the address, or another network the pool
 	ErrForeignPool = errors.New("foreign pool") // the pool was not requested here: another IPAM driver has it
 	ErrNotFound    = errors.New("not found")    // no such pool, or the address is not held
+	ErrFenced      = errors.New("fenced")       // the store says that another node has the block
 )
 
 // Options is what the allocator needs from the config.
@@ -26,6 +27,9 @@ type Options struct {
 type Plan struct {
 	Pools []PoolPlan
 	Alone bool // one node: no peers, no nodes, no store. It may claim any block of a pool
+	// Shared tells that nodes agree on blocks in a store. The allocator then claims nothing itself:
+	// it says with a [Lack] what it needs.
+	Shared bool
 }
 
 // PoolPlan gives defaults for pools inside CIDR, and subnets for networks that name none.
@@ -47,6 +51,14 @@ type PoolRequest struct {
 	Range   netip.Prefix // this node's own part (docker's --ip-range, the engine's SubPool); zero: none
 	V6      bool         // the family to choose; without meaning when Pool is given
 	Options map[string]string
+	// Shape is what the nodes agreed on for Pool; nil: nothing yet. An own part comes before it.
+	Shape *Shape
+}
+
+// Shape is how a pool is cut.
+type Shape struct {
+	BlockSize int          // prefix length
+	Static    netip.Prefix // zero: none
 }
 
 // AddressRequest asks for an address of a pool.
@@ -55,6 +67,7 @@ type AddressRequest struct {
 	Addr    netip.Addr // zero: choose
 	Gateway bool       // for the gateway of the network
 	Options map[string]string
+	Granted bool // the store gave Addr to this node
 }
 
 // BindSettings is what a network decides about its pools.

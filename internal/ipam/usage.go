@@ -72,6 +72,9 @@ func (a *Allocator) usage(p *pool) PoolUsage {
 	}
 	for i := range u.Blocks {
 		b := &u.Blocks[i]
+		if b.Fenced != "" {
+			b.Size = b.Held + b.Resting // nobody can have the others
+		}
 		b.Free = b.Size - b.Held - b.Resting
 		u.Total.Held += b.Held
 		u.Total.Resting += b.Resting
@@ -81,6 +84,17 @@ func (a *Allocator) usage(p *pool) PoolUsage {
 	}
 	u.Total.Free = u.Total.Size - u.Total.Held - u.Total.Resting
 	return u
+}
+
+// Low tells that less than a quarter of what the node's blocks of a shared pool hold is free, so that
+// another one should be claimed before it is needed. It is false as long as there is no block.
+func (a *Allocator) Low(pool string) bool {
+	p := a.pools[pool]
+	if p == nil || len(p.Own) > 0 || !a.opts.Plan.Shared {
+		return false
+	}
+	u := a.usage(p).Total
+	return u.Size > 0 && u.Free < u.Size/4
 }
 
 // Pools returns the pools by space and address.
