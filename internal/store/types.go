@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
+	"time"
 )
 
 // Store keeps records that several processes, or several nodes, agree on. It is safe for concurrent use. No method
@@ -23,7 +25,7 @@ type Store interface {
 }
 
 // Record is one value under its key. Revision is that of the transaction that wrote it last, Created that of the one
-// that made it; both grow over all keys, and are never 0.
+// that made it; both grow over all keys, and are never 0. Nobody changes a Value after it was handed over.
 type Record struct {
 	Key      string
 	Value    []byte
@@ -42,7 +44,7 @@ type Listing struct {
 type Update struct {
 	Events   []Event
 	Revision uint64 // of the last of them
-	Err      error  // ErrCompacted, or why else the watch ended
+	Err      error  // ErrCompacted, ErrReplaced, ErrUnreachable, or why else the watch ended
 }
 
 // Event is one change. Deleted records have a key and the revision of their end, and nothing else.
@@ -51,12 +53,33 @@ type Event struct {
 	Deleted bool
 }
 
-// Txn is written as a whole or not at all: only if each compare holds.
+// MaxTxn is how many compares, and how many changes, a transaction may have in a store of a cluster.
+const MaxTxn = 128
+
+// Txn is written as a whole or not at all: only if each compare holds. One that changes nothing leaves the store's
+// revision as it is. No key may be in it twice, but for several compares of one.
 type Txn struct {
 	If     []Compare
 	Put    map[string][]byte
 	Live   map[string][]byte // written as Put, and gone some seconds after this process is no longer heard of
 	Delete []string          // an absent key is no error
+}
+
+// Check refuses a transaction that writes one key in two ways.
+func (t Txn) Check() error {
+	for k := range t.Live {
+		if _, twice := t.Put[k]; twice {
+			return fmt.Errorf("record %s: it is both in Put and in Live of a transaction", k)
+		}
+	}
+	for _, k := range t.Delete {
+		_, put := t.Put[k]
+		_, live := t.Live[k]
+		if put || live {
+			return fmt.Errorf("record %s: it is both written and deleted by a transaction", k)
+		}
+	}
+	return nil
 }
 
 // Compare is a condition of a transaction. With Created set it holds when the key's record was created at that
@@ -77,6 +100,28 @@ var (
 	ErrNotFound = errors.New("no such record")
 	// ErrCompacted says that the store no longer has the changes that a watch asked for.
 	ErrCompacted = errors.New("the store has forgotten the changes asked for")
+	// ErrReplaced says that the store is another one, or an older copy of itself, than before.
+	ErrReplaced = errors.New("the store was replaced by another one, or by an older copy")
 	// ErrUnreachable says that the store did not answer in time. A Commit may have been applied, or may be later.
 	ErrUnreachable = errors.New("the store is unreachable")
+	// ErrDenied says that the store does not let this agent in, or not at these records. Nothing was written.
+	ErrDenied = errors.New("the store denies access")
 )
+
+// UnreachableError is an ErrUnreachable that says where and since when.
+type UnreachableError struct {
+	Where string    // such as "etcd at 192.0.2.1:2379"
+	Since time.Time // the beginning of the first call that was not answered
+	Cause error     // of the last one
+}
+
+// Error reads as part of a sentence for the operator.
+func (e *UnreachableError) Error() string {
+	return fmt.Sprintf("the store (%s) is unreachable since %s: %v", e.Where, e.Since.Format(time.DateTime), e.Cause)
+}
+
+// Is makes it an ErrUnreachable.
+func (e *UnreachableError) Is(target error) bool { return target == ErrUnreachable }
+
+// Unwrap is the cause.
+func (e *UnreachableError) Unwrap() error { return e.Cause }
