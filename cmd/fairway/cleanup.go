@@ -1,15 +1,12 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -107,22 +104,16 @@ func (c cleanup) remove(ctx context.Context) error {
 }
 
 func (c cleanup) ask(ctx context.Context) error {
-	if f, ok := c.in.(*os.File); ok && !isTerminal(f) {
-		return usagef("nobody is there to ask: give --yes to remove, or --dry-run to look")
+	const hint = "--yes to remove, or --dry-run to look"
+	if nobodyThere(c.in) {
+		return usagef("nobody is there to ask: give %s", hint)
 	}
 	n, err := c.preview(ctx)
 	if err != nil || n == 0 {
 		return err
 	}
-	if _, err := fmt.Fprintf(c.out, "Remove %s? Type yes: ", plural(n, "it", "all of this")); err != nil {
+	if err := sure(c.in, c.out, fmt.Sprintf("Remove %s?", plural(n, "it", "all of this")), hint, "nothing was removed"); err != nil {
 		return err
-	}
-	answer, err := bufio.NewReader(c.in).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("read answer: %w", err)
-	}
-	if strings.TrimSpace(answer) != "yes" {
-		return errors.New("nothing was removed")
 	}
 	return c.remove(ctx)
 }

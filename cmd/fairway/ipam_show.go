@@ -17,6 +17,8 @@ func newIPAMShowCommand(a *app) *cobra.Command {
 		Short: "Show pools, blocks, and who holds which address",
 		Long: `Show the pools with this node's blocks of them and how full they are, and who holds which address since when. With a prefix or an address, only what overlaps it.
 
+With a store, the blocks of the other nodes are listed too, with their holders, and so are the explicit addresses that the others hold; what is in a block of another node, that node tells.
+
 USED is the share of the addresses that this node may ever give out from the pool; HELD, RESTING and FREE count those in its blocks. A resting address was released lately and is not given out yet.`,
 		Example: `  fairway ipam show
   fairway ipam show 10.9.1.7
@@ -85,7 +87,20 @@ func (a *app) writeBook(w io.Writer, book api.IPAM, wide bool) error {
 	if len(book.Holdings) == 0 {
 		return say(w, "No addresses held.")
 	}
-	return a.holdingTable(book.Holdings, wide).write(w, p)
+	if err := a.holdingTable(book.Holdings, wide).write(w, p); err != nil {
+		return err
+	}
+	for _, pool := range book.Pools {
+		for _, b := range pool.List {
+			if b.Problem == "" {
+				continue
+			}
+			if _, err := io.WriteString(w, note(b.CIDR.String(), b.Problem)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // poolTable has a row for each pool, and below it one for each block of this node.
@@ -97,10 +112,11 @@ func (a *app) poolTable(pools []api.Pool, wide bool) *table {
 		{title: "RESTING", right: true},
 		{title: "FREE", right: true},
 		{title: "USED", right: true},
+		{title: "NODE", least: 6, optional: true},
 		{title: "BLOCK FROM", optional: true},
 	}}
 	if wide {
-		t.columns = append(t.columns, column{title: "NODE"}, column{title: "AGE", right: true})
+		t.columns = append(t.columns, column{title: "CLAIMED", right: true}, column{title: "AGE", right: true})
 	}
 	add := func(more []string, cells ...string) {
 		if wide {
@@ -110,17 +126,32 @@ func (a *app) poolTable(pools []api.Pool, wide bool) *table {
 	}
 	for _, p := range pools {
 		cells := append([]string{p.CIDR.String(), or(shortNetwork(p.Network))}, usage(p.PoolUsage)...)
-		add([]string{"", ""}, append(cells, "")...)
+		add([]string{claimedText(p), ""}, append(cells, "", "")...)
 		for _, b := range p.List {
-			share := "-"
-			if all := b.Held + b.Resting + b.Free; all > 0 {
-				share = percent(float64(b.Held+b.Resting) / float64(all))
-			}
-			add([]string{or(b.Node), age(a.now(), b.Since)},
-				"  "+b.CIDR.String(), "", strconv.Itoa(b.Held), strconv.Itoa(b.Resting), many(b.Free), share, b.Origin)
+			add([]string{"", age(a.now(), b.Since)}, append([]string{"  " + b.CIDR.String(), ""}, blockCells(b)...)...)
 		}
 	}
 	return &t
+}
+
+// claimedText is how many of the blocks that there are the nodes have together.
+func claimedText(p api.Pool) string {
+	if p.Most == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d of %s", p.Claimed, many(p.Most))
+}
+
+// blockCells are what is in a block, whose it is and why; what is in another node's is not known here.
+func blockCells(b api.Block) []string {
+	if b.Away {
+		return []string{"-", "-", "-", "-", or(b.Node), b.Origin}
+	}
+	share := "-"
+	if all := b.Held + b.Resting + b.Free; all > 0 {
+		share = percent(float64(b.Held+b.Resting) / float64(all))
+	}
+	return []string{strconv.Itoa(b.Held), strconv.Itoa(b.Resting), many(b.Free), share, or(b.Node), b.Origin}
 }
 
 // shortNetwork cuts a network's ID, which stands where the name is unknown. A Docker ID has 64 digits.
@@ -154,6 +185,8 @@ func (a *app) holder(h api.Holding) string {
 		return "resting, " + short(h.RestingUntil.Sub(a.now())) + " left"
 	case h.State == "resting":
 		return "resting"
+	case h.Away:
+		return h.Node + "'s endpoint " + or(shortID(h.Endpoint))
 	case h.Container != "":
 		return shortNetwork(h.Container)
 	case h.Endpoint != "":

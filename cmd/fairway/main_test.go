@@ -44,11 +44,17 @@ func serve(t *testing.T, b api.Backend) string {
 // command runs a command line as main does.
 func command(t *testing.T, socket string, args ...string) (out, errOut string, code int) {
 	t.Helper()
+	return typed(t, socket, "", args...)
+}
+
+// typed runs a command line with a person who types.
+func typed(t *testing.T, socket, text string, args ...string) (out, errOut string, code int) {
+	t.Helper()
 	var o, e bytes.Buffer
 	root := newRoot(&app{socket: socket, now: func() time.Time { return now }})
 	root.SetOut(&o)
 	root.SetErr(&e)
-	root.SetIn(strings.NewReader(""))
+	root.SetIn(strings.NewReader(text))
 	code = run(t.Context(), root, args)
 	return o.String(), e.String(), code
 }
@@ -191,7 +197,7 @@ func TestErrors(t *testing.T) {
 		{"status -o yaml", 2, "want table or json"},
 		{"version -o wide", 2, "want table or json"},
 		{"network inspect", 2, "accepts 1 arg(s), received 0"},
-		{"network inspect nosuch", 1, "no network \"nosuch\" of ours on this node; `fairway network ls` lists them"},
+		{"network inspect nosuch", 1, "no network \"nosuch\" of ours; `fairway network ls` lists them"},
 		{"network inspect 0f", 1, `"0f" is the beginning of 2 network IDs; give more of it`},
 		{"ipam release web", 2, `"web" is not an address`},
 		{"ipam release 10.9.0.3", 1, "address 10.9.0.3 belongs to endpoint a1b2c3d4e5f6; stop its container, or use --force"},

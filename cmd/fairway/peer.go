@@ -28,7 +28,7 @@ func newPeerListCommand(a *app) *cobra.Command {
 		Short: "List the sessions with their state and prefixes",
 		Long: `List the sessions with other nodes and routers: state (RFC 4271, 8.2.2), since when, BFD, prefixes received and sent. Below the table stands why a session that is down last ended.
 
--o wide adds the node behind it, its router ID, the prefixes that the import filter refused, and the hold time.`,
+NODE is the fairway node behind a session, when it is known. -o wide adds its router ID, the prefixes that the import filter refused, and the hold time.`,
 		Example: `  fairway peer ls
   fairway peer ls -o wide
   fairway peer ls -o json`,
@@ -45,7 +45,7 @@ func newPeerListCommand(a *app) *cobra.Command {
 			return writeJSON(w, peers)
 		}
 		if len(peers) == 0 {
-			return say(w, "No sessions: the config names no peers (bgp.peers).")
+			return say(w, "No sessions: the config names no peers (bgp.peers), and there is no mesh (bgp.mesh, with a store) with another node in it.")
 		}
 		t := peerTable(peers, a.now())
 		if out.wide() {
@@ -75,6 +75,7 @@ func stateColour(text string) colour {
 func peerTable(peers []api.Peer, now time.Time) *table {
 	t := table{columns: []column{
 		{title: "PEER", least: 30},
+		{title: "NODE", least: 6, optional: true},
 		{title: "AS", right: true, optional: true},
 		{title: "STATE", colour: stateColour},
 		{title: "AGE", right: true},
@@ -83,7 +84,7 @@ func peerTable(peers []api.Peer, now time.Time) *table {
 		{title: "SENT", right: true},
 	}}
 	for _, p := range peers {
-		t.add(p.Name, asn(p.ASN), p.State, age(now, p.Since), or(p.BFD), strconv.Itoa(p.Received), strconv.Itoa(p.Sent))
+		t.add(p.Name, or(p.Node), asn(p.ASN), p.State, age(now, p.Since), or(p.BFD), strconv.Itoa(p.Received), strconv.Itoa(p.Sent))
 	}
 	return &t
 }

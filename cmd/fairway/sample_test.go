@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -21,18 +22,29 @@ type sample struct {
 	routes     []api.Route
 	ipam       api.IPAM
 	leaks      []api.Leak
-	asked      int // how often for readiness
-	readyAfter int // so many questions
+	cluster    *sampleCluster // nil: no store
+	asked      int            // how often for readiness
+	readyAfter int            // so many questions
 }
 
-func (s *sample) Status(context.Context) (api.Status, error)          { return s.status, nil }
 func (s *sample) Containers(context.Context) ([]api.Container, error) { return s.containers, nil }
-func (s *sample) Networks(context.Context) ([]api.Network, error)     { return s.networks, nil }
 func (s *sample) Routes(context.Context) ([]api.Route, error)         { return s.routes, nil }
 func (s *sample) Peers(context.Context) ([]api.Peer, error)           { return s.status.Fabric.Peers, nil }
 func (s *sample) IPAM(context.Context) (api.IPAM, error)              { return s.ipam, nil }
 func (s *sample) Settings(context.Context) ([]api.Setting, error)     { return nil, nil }
 func (s *sample) Reload(context.Context) (api.ReloadResult, error)    { return api.ReloadResult{}, nil }
+
+func (s *sample) Status(context.Context) (api.Status, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status, nil
+}
+
+func (s *sample) Networks(context.Context) ([]api.Network, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.networks), nil
+}
 
 func (s *sample) IPAMCheck(_ context.Context, fix bool) ([]api.Leak, error) {
 	var out []api.Leak

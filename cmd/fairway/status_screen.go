@@ -64,7 +64,26 @@ func (s statusScreen) head(b *bytes.Buffer) {
 		field("Serving", fmt.Sprintf("%s on %s", count(s.Containers, "container"), count(s.Networks, "network")))
 	}
 	field("Fabric", s.fabric())
+	if s.Store != nil {
+		field("Store", s.store())
+	}
+	if s.Drain != nil {
+		field("Drain", s.Drain.State+": "+drainText(*s.Drain, s.now))
+	}
 	field("Kernel", s.kernel())
+}
+
+// store is the cluster in one line.
+func (s statusScreen) store() string {
+	st := s.Store
+	if st.Fenced != "" {
+		return "this node is fenced in " + st.Where
+	}
+	if !st.Reachable {
+		return fmt.Sprintf("unreachable for %s: %s", age(s.now, st.Since), st.Where)
+	}
+	return fmt.Sprintf("reachable for %s, %d of %s alive, %s, %s of ours: %s", age(s.now, st.Since), st.Alive,
+		count(st.Nodes, "node"), count(st.Networks, "network"), count(st.Blocks, "block"), st.Where)
 }
 
 // verdict is the screen in one line.

@@ -13,6 +13,8 @@ type Backend interface {
 	Viewer
 	Addresses
 	Controller
+	Members
+	NetworkMaker
 }
 
 // Viewer tells what is there. The slices are the caller's.
@@ -41,4 +43,24 @@ type Controller interface {
 	Reload(ctx context.Context) (ReloadResult, error)
 	// Ready says whether the node serves containers; when it does not, reason says what is awaited. It never blocks.
 	Ready() (ready bool, reason string)
+}
+
+// Members tells of the nodes of the cluster and changes them. Without a store all but the drain of the own node is
+// refused (Unavailable), saying what to configure; so it is while the store is unreachable, within 3 s.
+type Members interface {
+	Nodes(ctx context.Context) ([]Member, error)
+	// Drain begins or ends the drain of a node, which does it within seconds.
+	Drain(ctx context.Context, req DrainRequest) error
+	// RemoveNode says what a node holds and, unless dry, gives that to the others. A node that is alive is refused
+	// (Conflict), an unknown one is NotFound.
+	RemoveNode(ctx context.Context, name string, dry bool) (Removal, error)
+	// Join makes a fenced node a member again, with what of its own is still free.
+	Join(ctx context.Context) (Joined, error)
+}
+
+// NetworkMaker makes and removes networks of the cluster. Both return once it is recorded: Networks tells how the nodes
+// stand. The errors are as those of Members.
+type NetworkMaker interface {
+	CreateNetwork(ctx context.Context, req NetworkRequest) error
+	RemoveNetwork(ctx context.Context, name string) error
 }

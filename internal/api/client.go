@@ -93,6 +93,39 @@ func (c *Client) IPAMRelease(ctx context.Context, addr netip.Addr, force bool) e
 	return err
 }
 
+// Nodes are the nodes of the cluster.
+func (c *Client) Nodes(ctx context.Context) ([]Member, error) {
+	return get[[]Member](ctx, c, "/v1/nodes")
+}
+
+// Drain begins or ends the drain of a node.
+func (c *Client) Drain(ctx context.Context, req DrainRequest) error {
+	_, err := call[done](ctx, c, http.MethodPost, "/v1/nodes/drain", req)
+	return err
+}
+
+// RemoveNode says what a node holds and, unless dry, removes it.
+func (c *Client) RemoveNode(ctx context.Context, name string, dry bool) (Removal, error) {
+	return call[Removal](ctx, c, http.MethodPost, "/v1/nodes/remove", removeRequest{Name: name, Dry: dry})
+}
+
+// Join makes the fenced node that is asked a member again.
+func (c *Client) Join(ctx context.Context) (Joined, error) {
+	return call[Joined](ctx, c, http.MethodPost, "/v1/nodes/join", nil)
+}
+
+// CreateNetwork records a network that every node makes.
+func (c *Client) CreateNetwork(ctx context.Context, req NetworkRequest) error {
+	_, err := call[done](ctx, c, http.MethodPost, "/v1/networks/create", req)
+	return err
+}
+
+// RemoveNetwork records that every node shall remove a network.
+func (c *Client) RemoveNetwork(ctx context.Context, name string) error {
+	_, err := call[done](ctx, c, http.MethodPost, "/v1/networks/remove", removeRequest{Name: name})
+	return err
+}
+
 // Reload makes the agent read its config again.
 func (c *Client) Reload(ctx context.Context) (ReloadResult, error) {
 	return call[ReloadResult](ctx, c, http.MethodPost, "/v1/reload", nil)

@@ -5,8 +5,8 @@ import (
 	"net/http"
 )
 
-// Error is an error with the HTTP status that goes with it: what a Backend returns through NotFound, Conflict and
-// Invalid, and what a Client returns when the agent said no.
+// Error is an error with the HTTP status that goes with it: what a Backend returns through NotFound, Conflict,
+// Invalid and Unavailable, and what a Client returns when the agent said no.
 type Error struct {
 	Status int // of HTTP
 	Err    error
@@ -26,6 +26,9 @@ func Conflict(err error) error { return &Error{Status: http.StatusConflict, Err:
 
 // Invalid marks an error about what was asked (status 400).
 func Invalid(err error) error { return &Error{Status: http.StatusBadRequest, Err: err} }
+
+// Unavailable marks an error about something outside that does not answer, or that is not configured (status 503).
+func Unavailable(err error) error { return &Error{Status: http.StatusServiceUnavailable, Err: err} }
 
 // statusOf is the HTTP status that an error asks for.
 func statusOf(err error) int {

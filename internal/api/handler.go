@@ -21,6 +21,12 @@ type releaseRequest struct {
 	Force   bool       `json:"force"`
 }
 
+// removeRequest is the body of POST /v1/nodes/remove and /v1/networks/remove.
+type removeRequest struct {
+	Name string `json:"name"`
+	Dry  bool   `json:"dry,omitempty"` // of a node: only say what it holds
+}
+
 // done is the answer of a request that has nothing to tell but that it was done.
 type done struct {
 	OK bool `json:"ok"`
@@ -43,9 +49,49 @@ func (s *Server) handler() http.Handler {
 	get("/v1/ipam", func(r *http.Request) (any, error) { return b.IPAM(r.Context()) })
 	mux.Handle("/v1/ipam/check", s.endpoint(s.check, http.MethodGet, http.MethodPost))
 	mux.Handle("/v1/ipam/release", s.endpoint(s.release, http.MethodPost))
+	s.addCluster(mux)
 	mux.Handle("/v1/reload", s.endpoint(func(r *http.Request) (any, error) { return b.Reload(r.Context()) }, http.MethodPost))
 	s.addReadOnly(mux)
 	return mux
+}
+
+func (s *Server) addCluster(mux *http.ServeMux) {
+	b := s.cfg.Backend
+	post := func(path string, f answer) { mux.Handle(path, s.endpoint(f, http.MethodPost)) }
+	mux.Handle("/v1/nodes", s.endpoint(list(b.Nodes), http.MethodGet))
+	post("/v1/nodes/drain", do(b.Drain))
+	post("/v1/nodes/remove", func(r *http.Request) (any, error) {
+		req, err := decode[removeRequest](r)
+		if err != nil {
+			return nil, err
+		}
+		return b.RemoveNode(r.Context(), req.Name, req.Dry)
+	})
+	post("/v1/nodes/join", func(r *http.Request) (any, error) { return b.Join(r.Context()) })
+	post("/v1/networks/create", do(b.CreateNetwork))
+	post("/v1/networks/remove", do(func(ctx context.Context, req removeRequest) error { return b.RemoveNetwork(ctx, req.Name) }))
+}
+
+// do makes an answer of a method that has nothing to tell but that it was done.
+func do[T any](f func(context.Context, T) error) answer {
+	return func(r *http.Request) (any, error) {
+		req, err := decode[T](r)
+		if err != nil {
+			return nil, err
+		}
+		return done{OK: true}, f(r.Context(), req)
+	}
+}
+
+// decode reads the body of a request; a key that is not known is refused.
+func decode[T any](r *http.Request) (T, error) {
+	var req T
+	dec := json.NewDecoder(r.Body)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&req); err != nil {
+		return req, Invalid(fmt.Errorf("read request: %w", err))
+	}
+	return req, nil
 }
 
 // readOnly is what TCP serves.
@@ -96,11 +142,9 @@ func (s *Server) check(r *http.Request) (any, error) {
 }
 
 func (s *Server) release(r *http.Request) (any, error) {
-	var req releaseRequest
-	dec := json.NewDecoder(r.Body)
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&req); err != nil {
-		return nil, Invalid(fmt.Errorf("read request: %w", err))
+	req, err := decode[releaseRequest](r)
+	if err != nil {
+		return nil, err
 	}
 	if !req.Address.IsValid() {
 		return nil, Invalid(errors.New("address is missing"))

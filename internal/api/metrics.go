@@ -18,6 +18,8 @@ type Metrics struct {
 	failures *prometheus.CounterVec
 	passes   prometheus.Histogram
 	mended   *prometheus.CounterVec
+	claims   *prometheus.HistogramVec
+	refused  *prometheus.CounterVec
 }
 
 // mendedKinds are listed from the start, so that a rate over them is defined before the first one.
@@ -47,12 +49,18 @@ func NewMetrics(version string) *Metrics {
 	for _, kind := range mendedKinds() {
 		m.mended.WithLabelValues(kind)
 	}
+	m.claims = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "fairway_claim_duration_seconds", Help: "Time to claim or give back a block or an address in the store, by operation.", Buckets: buckets,
+	}, []string{"operation"})
+	m.refused = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "fairway_claim_errors_total", Help: "Claims in the store that ended with an error, by operation.",
+	}, []string{"operation"})
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "fairway_build_info", Help: "Always 1; the labels tell the build.",
 		ConstLabels: prometheus.Labels{"version": version, "go_version": runtime.Version()},
 	})
 	info.Set(1)
-	m.registry.MustRegister(m.requests, m.failures, m.passes, m.mended, info,
+	m.registry.MustRegister(m.requests, m.failures, m.passes, m.mended, m.claims, m.refused, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -62,6 +70,14 @@ func (m *Metrics) ObserveRequest(method string, d time.Duration, err error) {
 	m.requests.WithLabelValues(method).Observe(d.Seconds())
 	if err != nil {
 		m.failures.WithLabelValues(method).Inc()
+	}
+}
+
+// ObserveClaim counts one operation on the store, as "block", "address" or "release"; err is how it ended.
+func (m *Metrics) ObserveClaim(operation string, d time.Duration, err error) {
+	m.claims.WithLabelValues(operation).Observe(d.Seconds())
+	if err != nil {
+		m.refused.WithLabelValues(operation).Inc()
 	}
 }
 
@@ -115,6 +131,10 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	out.pools(st.Pools)
 	out.fabric(st.Fabric)
+	out.gauge("fairway_drained", "1 when the node was asked to announce nothing.", flag(st.Drain != nil))
+	if st.Store != nil {
+		out.store(*st.Store)
+	}
 	for _, t := range st.Neighbours {
 		out.gauge("fairway_neighbour_entries", "Entries of the kernel's ARP and ND tables that count against the limit.", float64(t.Entries), "family", t.Family)
 		out.gauge("fairway_neighbour_limit", "The limit of the kernel's ARP and ND tables (gc_thresh3).", float64(t.Limit), "family", t.Family)
@@ -153,6 +173,18 @@ func (s sink) pools(pools []PoolUsage) {
 		s.gauge("fairway_pool_blocks", "Blocks of a pool that this node has.", float64(p.Blocks), "pool", name)
 		s.gauge("fairway_pool_usage_ratio", "Share of what this node may give out from a pool that is not to be had now.", p.Usage, "pool", name)
 	}
+}
+
+// store tells of the cluster what this node knows; on a node without a store there is nothing to tell.
+func (s sink) store(st Store) {
+	s.gauge("fairway_store_up", "1 when the store answers.", flag(st.Reachable))
+	s.gauge("fairway_store_fenced", "1 when this node was removed from the cluster: it neither announces nor gives out addresses.", flag(st.Fenced != ""))
+	s.gauge("fairway_store_unsettled", "What this node and the store do not agree on, at this moment.", float64(len(st.Unsettled)))
+	s.gauge("fairway_cluster_nodes", "Nodes of the cluster.", float64(st.Nodes))
+	s.gauge("fairway_cluster_nodes_alive", "Nodes of the cluster that are alive, as last heard.", float64(st.Alive))
+	s.gauge("fairway_cluster_networks", "Networks of the cluster.", float64(st.Networks))
+	s.gauge("fairway_store_blocks", "Blocks that this node has in the store.", float64(st.Blocks))
+	s.gauge("fairway_store_addresses", "Explicit addresses that this node has in the store.", float64(st.Addresses))
 }
 
 func (s sink) fabric(f Fabric) {

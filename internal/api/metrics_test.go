@@ -28,6 +28,7 @@ func TestMetrics(t *testing.T) {
 		}},
 		Pools:      []api.PoolUsage{{CIDR: netip.MustParsePrefix("10.9.0.0/16"), Blocks: 1, Held: 3, Resting: 1, Free: 58, Usage: 0.0625}},
 		Routes:     map[string]int{"container": 3, "block": 1, "learned": 7},
+		Store:      &api.Store{Reachable: true, Nodes: 3, Alive: 2, Networks: 1, Blocks: 2, Addresses: 4, Unsettled: []string{"block 10.9.0.0/26"}},
 		Kernel:     api.Kernel{Pending: []string{"route 10.9.2.0/26: no such device"}},
 		Neighbours: []api.NeighbourTable{{Family: "ipv4", Entries: 12, Limit: 1024}},
 		Conditions: []api.Condition{
@@ -40,6 +41,8 @@ func TestMetrics(t *testing.T) {
 	m.ObserveRequest("NetworkDriver.Join", 3*time.Millisecond, nil)
 	m.ObserveRequest("NetworkDriver.Join", 20*time.Millisecond, errors.New("no"))
 	m.ObservePass(800 * time.Microsecond)
+	m.ObserveClaim("block", 4*time.Millisecond, nil)
+	m.ObserveClaim("address", 2*time.Second, errors.New("no"))
 	m.Mended("routes", 2)
 	m.Mended("links", 0)
 	m.Mended("rules", -1) // nothing was mended: no panic, no count

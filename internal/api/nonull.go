@@ -24,6 +24,14 @@ func fill(v reflect.Value) {
 		if v.IsNil() {
 			v.Set(reflect.MakeMap(v.Type()))
 		}
+	case reflect.Pointer:
+		if v.IsNil() {
+			return
+		}
+		to := reflect.New(v.Type().Elem())
+		to.Elem().Set(v.Elem())
+		fill(to.Elem())
+		v.Set(to)
 	case reflect.Struct:
 		for _, f := range v.Fields() {
 			if f.CanSet() { // what a type hides is its own business (netip.Addr, time.Time)

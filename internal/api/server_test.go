@@ -27,6 +27,7 @@ type backend struct {
 	err      error
 	released []string
 	fixed    bool
+	asked    []string      // of the cluster
 	hang     chan struct{} // Reload says on it that it was asked, and waits for its context
 }
 
@@ -54,6 +55,33 @@ func (b *backend) IPAMRelease(_ context.Context, a netip.Addr, force bool) error
 	defer b.mu.Unlock()
 	b.released = append(b.released, fmt.Sprint(a, force))
 	return b.err
+}
+
+func (b *backend) Nodes(context.Context) ([]api.Member, error) { return nil, b.err }
+
+func (b *backend) note(what string, args ...any) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.asked = append(b.asked, what+fmt.Sprintf("%+v", args))
+	return b.err
+}
+
+func (b *backend) Drain(_ context.Context, req api.DrainRequest) error { return b.note("drain", req) }
+
+func (b *backend) RemoveNode(_ context.Context, name string, dry bool) (api.Removal, error) {
+	return api.Removal{}, b.note("remove", name, dry)
+}
+
+func (b *backend) Join(context.Context) (api.Joined, error) {
+	return api.Joined{ID: "new"}, b.note("join")
+}
+
+func (b *backend) CreateNetwork(_ context.Context, req api.NetworkRequest) error {
+	return b.note("create", req)
+}
+
+func (b *backend) RemoveNetwork(_ context.Context, name string) error {
+	return b.note("remove network", name)
 }
 
 func (b *backend) Reload(ctx context.Context) (api.ReloadResult, error) {
@@ -136,6 +164,12 @@ func TestAnswers(t *testing.T) {
 		{"no list in it is null", "GET", "/v1/ipam", "", nil, 200, `{"pools":[],"holdings":[]}`},
 		{"no leaks", "GET", "/v1/ipam/check", "", nil, 200, "[]"},
 		{"release", "POST", "/v1/ipam/release", `{"address":"10.9.1.2"}`, nil, 200, `{"ok":true}`},
+		{"no nodes", "GET", "/v1/nodes", "", nil, 200, "[]"},
+		{"drain", "POST", "/v1/nodes/drain", `{"node":"host2","drain":true}`, nil, 200, `{"ok":true}`},
+		{"join", "POST", "/v1/nodes/join", "", nil, 200, `{"id":"new","back":[],"lost":[]}`},
+		{"no store", "POST", "/v1/networks/create", `{"name":"net1"}`, api.Unavailable(plain), 503, `{"error":"kernel said no"}`},
+		{"network in use", "POST", "/v1/networks/remove", `{"name":"net1"}`, api.Conflict(plain), 409, `{"error":"kernel said no"}`},
+		{"unknown key of a node", "POST", "/v1/nodes/remove", `{"node":"host2"}`, nil, 400, `{"error":"read request: json: unknown field \"node\""}`},
 		{"healthy", "GET", "/healthz", "", nil, 200, `{"ok":true}`},
 		{"failure", "GET", "/v1/peers", "", plain, 500, `{"error":"kernel said no"}`},
 		{"not found", "POST", "/v1/ipam/release", `{"address":"10.9.1.2"}`, api.NotFound(plain), 404, `{"error":"kernel said no"}`},
@@ -349,5 +383,41 @@ func TestSeconds(t *testing.T) {
 	var out api.Kernel
 	if err := json.Unmarshal(b, &out); err != nil || out.LastPass != in.LastPass {
 		t.Errorf("read back: %v, %v", time.Duration(out.LastPass), err)
+	}
+}
+
+// What the client asks for arrives as it was asked, and errors of the backend keep their status.
+func TestClusterCalls(t *testing.T) {
+	b := &backend{}
+	socket := filepath.Join(t.TempDir(), api.SocketName)
+	serve(t, b, socket, netip.AddrPort{})
+	c := api.NewClient(socket)
+	gateway := netip.MustParseAddr("10.9.0.1")
+	_, removeErr := c.RemoveNode(t.Context(), "host3", true)
+	_, joinErr := c.Join(t.Context())
+	_, nodesErr := c.Nodes(t.Context())
+	if err := errors.Join(
+		c.Drain(t.Context(), api.DrainRequest{Node: "host2", Drain: true, Refuse: true}),
+		c.CreateNetwork(t.Context(), api.NetworkRequest{
+			Name: "front", Internal: true, Options: map[string]string{"mtu": "1400"},
+			Subnets: []api.Subnet{{Prefix: netip.MustParsePrefix("10.9.0.0/16"), Gateway: gateway}},
+		}),
+		c.RemoveNetwork(t.Context(), "front"), removeErr, joinErr, nodesErr,
+	); err != nil {
+		t.Fatal(err)
+	}
+	want := strings.Join([]string{
+		"remove[host3 true]", "join[]", "drain[{Node:host2 Drain:true Refuse:true}]",
+		"create[{Name:front Subnets:[{Prefix:10.9.0.0/16 Gateway:10.9.0.1}] Internal:true Options:map[mtu:1400]}]", "remove network[front]",
+	}, "\n")
+	if got := strings.Join(b.asked, "\n"); got != want {
+		t.Errorf("asked for:\n%s\nwant:\n%s", got, want)
+	}
+	b.mu.Lock()
+	b.err = api.Unavailable(errors.New("the store is unreachable since noon"))
+	b.mu.Unlock()
+	var refused *api.Error
+	if err := c.RemoveNetwork(t.Context(), "front"); !errors.As(err, &refused) || refused.Status != http.StatusServiceUnavailable {
+		t.Errorf("an unreachable store: got %v, want status 503", err)
 	}
 }

@@ -17,6 +17,8 @@ type Status struct {
 	Engine     Engine           `json:"engine"`
 	Plugin     Plugin           `json:"plugin"`
 	Fabric     Fabric           `json:"fabric"`
+	Store      *Store           `json:"store,omitempty"` // nil: none is configured
+	Drain      *Drain           `json:"drain,omitempty"` // nil: this node does not drain
 	Pools      []PoolUsage      `json:"pools"`
 	Networks   int              `json:"networks"`
 	Containers int              `json:"containers"` // endpoints that are plugged into a sandbox
@@ -72,7 +74,7 @@ type Plugin struct {
 
 // Fabric is what carries routes between nodes.
 type Fabric struct {
-	Name             string `json:"name"`      // bgp, static, kernel, none
+	Name             string `json:"name"`      // bgp, store, static, kernel, none
 	Converged        bool   `json:"converged"` // every source has reported once
 	PeersConfigured  int    `json:"peers_configured"`
 	PeersEstablished int    `json:"peers_established"`
@@ -154,10 +156,10 @@ type Announced struct {
 	Kind   string       `json:"kind"` // block, address, route
 }
 
-// Network is a Docker network of our driver.
+// Network is a Docker network of our driver on this node, or one of the cluster that this node has not made yet.
 type Network struct {
 	Name      string            `json:"name,omitempty"` // "" while the engine has not told it
-	ID        string            `json:"id"`
+	ID        string            `json:"id"`             // "" while this node does not have it
 	Mode      string            `json:"mode"`
 	Internal  bool              `json:"internal"`
 	MTU       int               `json:"mtu"` // bytes; effective
@@ -167,6 +169,7 @@ type Network struct {
 	Options   map[string]string `json:"options"` // as given
 	Created   time.Time         `json:"created"`
 	Problem   string            `json:"problem,omitempty"`
+	Cluster   *NetworkCluster   `json:"cluster,omitempty"` // nil: it is this node's alone
 }
 
 // Subnet is one address range of a network.
@@ -212,15 +215,17 @@ type Peer struct {
 // Established says that the session is up.
 func (p Peer) Established() bool { return p.State == "established" }
 
-// IPAM is the address book of the node.
+// IPAM is the address book of the node, and what the store says of the others.
 type IPAM struct {
 	Pools    []Pool    `json:"pools"`
 	Holdings []Holding `json:"holdings"` // sorted by address
 }
 
-// Pool is an address range with this node's blocks of it.
+// Pool is an address range with the blocks of it: this node's, and those of the others that the store tells.
 type Pool struct {
 	PoolUsage
+	Claimed int     `json:"claimed,omitempty"` // blocks that any node has, with a store
+	Most    int     `json:"most,omitempty"`    // blocks that there are in all, with a store
 	Network string  `json:"network,omitempty"` // name or ID of the network whose subnet it is; "" when configured only
 	List    []Block `json:"block_list"`
 }
@@ -229,7 +234,9 @@ type Pool struct {
 type Block struct {
 	CIDR    netip.Prefix `json:"cidr"`
 	Node    string       `json:"node"`
-	Origin  string       `json:"origin"` // why it is the node's: ip-range, config, first, static (explicit addresses), store
+	Origin  string       `json:"origin"`         // why it is the node's: ip-range, config, first, store
+	Away    bool         `json:"away,omitempty"` // another node's; what is in it is not known here
+	Problem string       `json:"problem,omitempty"`
 	Held    int          `json:"held"`
 	Resting int          `json:"resting"`
 	Free    int          `json:"free"`
@@ -245,6 +252,7 @@ type Holding struct {
 	Endpoint     string     `json:"endpoint,omitempty"`
 	Container    string     `json:"container,omitempty"` // name, or ID while the name is unknown
 	Node         string     `json:"node"`
+	Away         bool       `json:"away,omitempty"`         // another node's; its container is not known here
 	Since        time.Time  `json:"since"`                  // of the state
 	RestingUntil time.Time  `json:"resting_until,omitzero"` // when a resting address may be given out again
 	Generation   uint64     `json:"generation"`             // grows each time that the address is given out
@@ -252,7 +260,7 @@ type Holding struct {
 
 // Leak is something held for nobody.
 type Leak struct {
-	Kind      string     `json:"kind"` // address, endpoint, link, network
+	Kind      string     `json:"kind"` // address, endpoint, link, network; block, claim and node of the store
 	Address   netip.Addr `json:"address,omitzero"`
 	Endpoint  string     `json:"endpoint,omitempty"`
 	Link      string     `json:"link,omitempty"`
