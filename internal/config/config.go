@@ -124,6 +124,7 @@ type BGP struct {
 	Listen          netip.AddrPort // zero: connect only. An unspecified address (0.0.0.0, ::) means every address of both families
 	HoldTime        time.Duration  // of peers that do not say: 3s..65535s, whole seconds (RFC 4271, 4.2)
 	Mesh            bool           // with a store: peer with every node
+	MeshBFD         bool           // BFD on the sessions of the mesh, with the timers of BFD
 	RouteReflector  bool           // internal peers are clients of this node (RFC 4456)
 	Multipath       bool           // use all equally good paths
 	Peers           []Peer

@@ -78,6 +78,7 @@ func bgpFields(b *BGP) []field {
 		listenField("listen", &b.Listen),
 		holdTimeField(&b.HoldTime),
 		boolField("mesh", &b.Mesh),
+		boolField("meshBFD", &b.MeshBFD),
 		boolField("routeReflector", &b.RouteReflector),
 		boolField("multipath", &b.Multipath),
 		objectField("gracefulRestart",

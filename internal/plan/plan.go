@@ -29,8 +29,12 @@ type Input struct {
 	Networks  []cnm.Network
 	Endpoints []cnm.Endpoint
 	Blocks    []netip.Prefix // this node's own, of networks that exist
-	Heard     map[netip.Prefix]rib.Route
-	Facts     kernel.Facts
+	// Fenced are blocks whose record in the cluster is another node's. Containers in them keep their local routes, and
+	// nobody is told.
+	Fenced []netip.Prefix
+	Drain  Drain
+	Heard  map[netip.Prefix]rib.Route
+	Facts  kernel.Facts
 	// Announce are further prefixes that the config has announced.
 	Announce []netip.Prefix
 }
@@ -55,6 +59,8 @@ type Output struct {
 type Announcement struct {
 	Kind  string          // "block", "address" or "route"
 	Needs kernel.RouteKey // announced only while this route of ours is in place; zero: nothing is needed
+	// GracefulShutdown marks it as about to be withdrawn.
+	GracefulShutdown bool
 }
 
 // Problem is a fault that the plan found, with the object it is about.
@@ -72,6 +78,9 @@ func Compute(in Input) Output {
 	for _, b := range in.Blocks {
 		p.block(b)
 	}
+	for _, b := range in.Fenced {
+		p.fencedBlock(b)
+	}
 	networks := make(map[string]cnm.Network, len(in.Networks))
 	for _, n := range in.Networks {
 		networks[n.ID] = n
@@ -88,6 +97,7 @@ func Compute(in Input) Output {
 	for _, prefix := range in.Announce {
 		p.out.Announce[prefix] = Announcement{Kind: "route"}
 	}
+	p.drain()
 	p.heard()
 	slices.SortFunc(p.out.Problems, func(a, b Problem) int {
 		return cmp.Or(strings.Compare(a.Code, b.Code), strings.Compare(a.Text, b.Text))
@@ -245,7 +255,8 @@ func (p *planner) address(link string, a netip.Addr, mac kernel.MAC) {
 		r.Src = p.in.Node.Addr6
 	}
 	s.Routes[key] = r
-	if !slices.ContainsFunc(p.in.Blocks, func(b netip.Prefix) bool { return b.Contains(a) }) {
+	has := func(b netip.Prefix) bool { return b.Contains(a) }
+	if !slices.ContainsFunc(p.in.Blocks, has) && !slices.ContainsFunc(p.in.Fenced, has) {
 		p.out.Announce[key.Dst] = Announcement{Kind: "address", Needs: key}
 	}
 }

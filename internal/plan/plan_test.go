@@ -142,6 +142,39 @@ announce 10.9.200.9/32 address
 problem duplicate_address address 10.9.200.9/32 is held by this node and announced by 10.77.0.12 too
 problem duplicate_block block 10.9.0.0/26 is held by this node and announced by node 10.77.0.12 too
 `},
+		{"a fenced block is not announced; its containers stay, the rest is the holder's", func() plan.Input {
+			in := node()
+			n := dual()
+			n.Subnets = n.Subnets[:1]
+			in.Networks = []cnm.Network{n}
+			in.Blocks, in.Fenced = []netip.Prefix{pfx("10.9.0.0/26")}, []netip.Prefix{pfx("10.9.0.64/26"), pfx("10.9.0.128/26")}
+			e := endpoint("e1", cnm.Joined, "10.9.0.66/32")
+			in.Endpoints = []cnm.Endpoint{e}
+			in.Heard = routes(heard("10.9.0.64/26", rib.Path{NextHop: ip("10.77.0.12")}))
+			return in
+		}, `
+addr 10.9.0.1/32 dev fwe1
+link fwe1 type veth mtu 1450 address 02:fa:18:fa:18:01 alias fairway:net1/e1 peer fve1 02:00:00:00:00:31
+neigh 10.9.0.66 lladdr 02:00:00:00:00:31 dev fwe1 permanent
+route 10.9.0.64/26 via 10.77.0.12 dev eth0
+route 10.9.0.66/32 dev fwe1 src 10.77.0.11
+route blackhole 10.9.0.0/26
+route blackhole 10.9.0.128/26
+sandbox /ns/e1 02:00:00:00:00:31 addrs [] neighs [{10.9.0.1 02:fa:18:fa:18:01}]
+announce 10.9.0.0/26 block
+`},
+		{"a container that moved away with its address is looked for there, though the block is ours", func() plan.Input {
+			in := node()
+			in.Blocks = []netip.Prefix{pfx("10.9.0.0/26")}
+			in.Heard = routes(heard("10.9.0.7/32", rib.Path{NextHop: ip("10.77.0.12")}))
+			return in
+		}, `
+route 10.9.0.7/32 via 10.77.0.12 dev eth0
+route blackhole 10.9.0.0/26
+announce 10.9.0.0/26 block
+`},
+		{"draining", func() plan.Input { return drained(plan.Draining) }, drainedText + "announce 10.9.0.0/26 block shutdown\nannounce 192.0.2.0/24 route shutdown\n"},
+		{"drained", func() plan.Input { return drained(plan.Drained) }, drainedText},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
@@ -152,6 +185,15 @@ problem duplicate_block block 10.9.0.0/26 is held by this node and announced by 
 	}
 }
 
+// drained is a node with a block and a further route.
+func drained(d plan.Drain) plan.Input {
+	in := node()
+	in.Blocks, in.Announce, in.Drain = []netip.Prefix{pfx("10.9.0.0/26")}, []netip.Prefix{pfx("192.0.2.0/24")}, d
+	return in
+}
+
+const drainedText = "route blackhole 10.9.0.0/26\n"
+
 // text leaves out what every node has.
 func text(out plan.Output) string {
 	var lines []string
@@ -161,7 +203,11 @@ func text(out plan.Output) string {
 		}
 	}
 	for _, p := range slices.SortedFunc(maps.Keys(out.Announce), netip.Prefix.Compare) {
-		lines = append(lines, fmt.Sprintf("announce %s %s\n", p, out.Announce[p].Kind))
+		kind := out.Announce[p].Kind
+		if out.Announce[p].GracefulShutdown {
+			kind += " shutdown"
+		}
+		lines = append(lines, fmt.Sprintf("announce %s %s\n", p, kind))
 	}
 	for _, p := range out.Problems {
 		lines = append(lines, fmt.Sprintf("problem %s %s\n", p.Code, p.Text))
