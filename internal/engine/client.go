@@ -77,15 +77,20 @@ func (c *Client) open(ctx context.Context, path string, query url.Values) (io.Re
 		return resp.Body, resp.Header, nil
 	}
 	defer func() { _ = resp.Body.Close() }()
+	return nil, nil, c.refused(ctx, path, resp)
+}
+
+// refused reads the engine's words of why it did not do what was asked.
+func (c *Client) refused(ctx context.Context, path string, resp *http.Response) error {
 	var said struct{ Message string }
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
 	if err != nil {
-		return nil, nil, c.wrap(ctx, path, err)
+		return c.wrap(ctx, path, err)
 	}
 	if json.Unmarshal(text, &said) != nil || said.Message == "" {
 		said.Message = cmp.Or(strings.TrimSpace(string(text)), http.StatusText(resp.StatusCode))
 	}
-	return nil, nil, c.wrap(ctx, path, &statusError{code: resp.StatusCode, message: said.Message})
+	return c.wrap(ctx, path, &statusError{code: resp.StatusCode, message: said.Message})
 }
 
 // wrap names the engine. A context that was ended for a reason has the reason told.
