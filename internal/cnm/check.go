@@ -1,0 +1,50 @@
+package cnm
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// CheckNetwork checks what can be checked of a network before any node makes it: its options, and subnets and gateways
+// by themselves. It returns the static ranges that the options name, each of which lies in a subnet.
+func CheckNetwork(subnets []Subnet, opts map[string]string) ([]netip.Prefix, error) {
+	v6 := false
+	for i, s := range subnets {
+		if s.Prefix != s.Prefix.Masked() {
+			return nil, fmt.Errorf("subnet %s: has host bits set; did you mean %s?", s.Prefix, s.Prefix.Masked())
+		}
+		for _, o := range subnets[:i] {
+			if s.Prefix.Overlaps(o.Prefix) {
+				return nil, fmt.Errorf("subnets %s and %s of one network overlap", o.Prefix, s.Prefix)
+			}
+		}
+		if s.Gateway.IsValid() && !s.Prefix.Contains(s.Gateway) {
+			return nil, fmt.Errorf("gateway %s is not in the subnet %s", s.Gateway, s.Prefix)
+		}
+		v6 = v6 || s.Prefix.Addr().Is6()
+	}
+	if name, ok := opts[OptNetwork]; ok {
+		return nil, fmt.Errorf("option %s=%s: a network of the cluster has its name from the command", OptNetwork, name)
+	}
+	parsed, err := parseSettings(opts, v6)
+	if err != nil {
+		return nil, err
+	}
+	for i, static := range parsed.static {
+		n := -1
+		for j, s := range subnets {
+			if s.Prefix.Bits() <= static.Bits() && s.Prefix.Overlaps(static) {
+				n = j
+			}
+		}
+		if n < 0 {
+			return nil, fmt.Errorf("option %s: %s is in no subnet of the network", OptStatic, static)
+		}
+		for _, o := range parsed.static[:i] {
+			if subnets[n].Prefix.Overlaps(o) {
+				return nil, fmt.Errorf("option %s: %s is the second one in the subnet %s: give one for each subnet", OptStatic, static, subnets[n].Prefix)
+			}
+		}
+	}
+	return parsed.static, nil
+}

@@ -1,0 +1,45 @@
+package cnm_test
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"fairway/internal/cnm"
+)
+
+func TestCheckNetwork(t *testing.T) {
+	for _, tt := range []struct {
+		subnets, opts, want string // opts as key=value, by blanks; want "": accepted
+	}{
+		{"10.9.0.0/16 fd00:9::/64", "mtu=1400 mode=routed staticRange=10.9.128.0/17,fd00:9::/72", ""},
+		{"10.9.0.1/16", "", "did you mean 10.9.0.0/16?"},
+		{"10.9.0.0/16 10.9.1.0/24", "", "subnets 10.9.0.0/16 and 10.9.1.0/24 of one network overlap"},
+		{"10.9.0.0/16", "mtu=1", "option mtu=1: want bytes"},
+		{"10.9.0.0/16", "colour=red", "unknown option colour=red"},
+		{"10.9.0.0/16", "network=front", "has its name from the command"},
+		{"10.9.0.0/16", "staticRange=10.8.0.0/24", "10.8.0.0/24 is in no subnet of the network"},
+		{"10.9.0.0/16", "staticRange=10.9.1.0/24,10.9.2.0/24", "10.9.2.0/24 is the second one in the subnet 10.9.0.0/16"},
+	} {
+		var subnets []cnm.Subnet
+		for s := range strings.FieldsSeq(tt.subnets) {
+			subnets = append(subnets, cnm.Subnet{Prefix: netip.MustParsePrefix(s)})
+		}
+		opts := map[string]string{}
+		for o := range strings.FieldsSeq(tt.opts) {
+			k, v, _ := strings.Cut(o, "=")
+			opts[k] = v
+		}
+		static, err := cnm.CheckNetwork(subnets, opts)
+		switch {
+		case tt.want == "" && (err != nil || len(static) != 2):
+			t.Errorf("%s %s: %v, %v", tt.subnets, tt.opts, static, err)
+		case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
+			t.Errorf("%s %s: %v, want %q", tt.subnets, tt.opts, err, tt.want)
+		}
+	}
+	gw := []cnm.Subnet{{Prefix: netip.MustParsePrefix("10.9.0.0/16"), Gateway: netip.MustParseAddr("10.8.0.1")}}
+	if _, err := cnm.CheckNetwork(gw, nil); err == nil || !strings.Contains(err.Error(), "gateway 10.8.0.1 is not in the subnet 10.9.0.0/16") {
+		t.Errorf("a gateway elsewhere: %v", err)
+	}
+}

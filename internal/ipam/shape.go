@@ -1,0 +1,27 @@
+package ipam
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// ShapeOf says how a subnet is cut that nodes share: into blocks of the prefix length asked for (0: the usual one), or
+// smaller ones where the static range would not stay whole. The static range is the one given, or the last quarter. The
+// error says what is wrong with the subnet or the range.
+func ShapeOf(subnet netip.Prefix, asked int, static netip.Prefix) (Shape, error) {
+	if err := checkSubnet(subnet); err != nil {
+		return Shape{}, err
+	}
+	s := Shape{BlockSize: blockSize(subnet, asked), Static: quarter(subnet)}
+	if !static.IsValid() {
+		return s, nil
+	}
+	if static != static.Masked() || !covers(subnet, static) {
+		return Shape{}, fmt.Errorf("staticRange %v is not a part of the subnet %v", static, subnet)
+	}
+	if static == subnet {
+		return Shape{}, fmt.Errorf("staticRange %v is all of the subnet: nothing would be left for containers that ask for no address", static)
+	}
+	s.Static = static
+	return s, nil
+}
