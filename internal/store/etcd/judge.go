@@ -1,0 +1,114 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"fairway/internal/store"
+)
+
+// judge puts the outcome of a call that began at start into the store's words, and remembers since when etcd does not
+// answer. The context is the caller's.
+func (s *Store) judge(ctx context.Context, start time.Time, c *clientv3.Client, err error) error {
+	switch {
+	case unanswered(err) && !errors.Is(ctx.Err(), context.Canceled):
+		return &store.UnreachableError{Where: s.Where(), Since: s.markDown(start, err), Cause: err}
+	case unanswered(err):
+		return ctx.Err()
+	}
+	var answer rpctypes.EtcdError
+	if c != nil || errors.As(err, &answer) {
+		s.markUp()
+	}
+	return s.refused(c, err)
+}
+
+// refused puts an answer that is none into the store's words.
+func (s *Store) refused(c *clientv3.Client, err error) error {
+	switch {
+	case errors.Is(err, rpctypes.ErrAuthFailed), errors.Is(err, rpctypes.ErrInvalidAuthToken), errors.Is(err, rpctypes.ErrUserEmpty):
+		if c != nil {
+			s.forget(c)
+		}
+		return s.denied(err)
+	case errors.Is(err, rpctypes.ErrPermissionDenied), errors.Is(err, rpctypes.ErrUserNotFound):
+		return s.denied(err)
+	}
+	return err
+}
+
+// denied says who is denied what, and what to do.
+func (s *Store) denied(err error) error {
+	who := "an agent without a user"
+	switch {
+	case s.cfg.User != "":
+		who = fmt.Sprintf("user %q", s.cfg.User)
+	case s.cfg.Cert != "":
+		who = "the user that is the common name of " + s.cfg.Cert
+	}
+	hint := fmt.Sprintf("it needs a role that may read and write keys with the prefix %s", s.prefix)
+	switch {
+	case errors.Is(err, rpctypes.ErrAuthFailed):
+		hint = fmt.Sprintf("name, or password in %s, is not the right one", s.cfg.PasswordFile)
+	case s.cfg.User == "" && s.cfg.Cert == "":
+		hint = "give store.etcd.user and passwordFile, or a client certificate"
+	}
+	return fmt.Errorf("%w to %s (%s): %w; %s", store.ErrDenied, who, s.Where(), err, hint)
+}
+
+// unanswered tells an etcd that is not there, or has no leader, from one that has answered.
+func unanswered(err error) bool {
+	if err == nil {
+		return false
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return true
+	}
+	code := codes.OK
+	var e rpctypes.EtcdError
+	if errors.As(err, &e) {
+		code = e.Code() // no leader, timed out: unavailable
+	} else if st, ok := status.FromError(err); ok {
+		code = st.Code()
+	}
+	return code == codes.Unavailable || code == codes.DeadlineExceeded || code == codes.Canceled
+}
+
+// markDown returns since when etcd does not answer.
+func (s *Store) markDown(start time.Time, err error) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.down.IsZero() {
+		s.down = start
+		s.log.Warn("the store does not answer", slog.String("store", s.Where()), slog.Any("err", err))
+	}
+	return s.down
+}
+
+// lastDown is since when etcd does not answer, or now.
+func (s *Store) lastDown() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.down.IsZero() {
+		return time.Now()
+	}
+	return s.down
+}
+
+// markUp takes in that etcd has answered, if only with a refusal.
+func (s *Store) markUp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.down.IsZero() {
+		s.log.Info("the store answers again", slog.String("store", s.Where()), slog.Duration("after", time.Since(s.down)))
+		s.down = time.Time{}
+	}
+}
