@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"fairway/internal/store"
 )
 
@@ -34,14 +36,21 @@ type Cluster struct {
 	log   *slog.Logger
 	cache *cache
 
-	wakeKeeper    chan struct{} // own records may have to be written
-	wakeReconcile chan struct{} // blocks or addresses of this node, or its fence, may have changed
-	relist        chan string   // list everything again, with the reason
+	wakeKeeper    chan struct{}  // own records may have to be written
+	wakeReconcile chan struct{}  // blocks or addresses of this node, or its fence, may have changed
+	relist        chan relisting // list everything again
 
-	mu     sync.Mutex
-	self   Node // as it should be in the store; ID and Joined set once loaded
-	saved  saved
-	health Health // Fenced, NewerSchema and Unreadable are made when asked for
+	keeper keeper // of the goroutine that keeps this node's records
+
+	mu         sync.Mutex
+	self       Node // as it should be in the store, without ID and Joined
+	containers int
+	session    string // of this run
+	since      time.Time
+	former     []string // sessions of earlier runs
+	aliveAt    uint64   // revision of what this run wrote last as Alive
+	saved      saved
+	health     Health // Fenced, NewerSchema and Unreadable are made when asked for
 }
 
 // New makes a Cluster that does nothing yet.
@@ -54,9 +63,36 @@ func New(cfg Config) *Cluster {
 	}
 	return &Cluster{
 		cfg: cfg, log: cfg.Log, cache: newCache(), self: cfg.Self,
-		wakeKeeper: make(chan struct{}, 1), wakeReconcile: make(chan struct{}, 1), relist: make(chan string, 1),
+		wakeKeeper: make(chan struct{}, 1), wakeReconcile: make(chan struct{}, 1), relist: make(chan relisting, 1),
 	}
 }
+
+// Start reads who this node is, and registers it. A *NameTakenError says that it cannot join under its name. A store that
+// does not answer is no error: Run goes on trying, and what runs goes on. Nor is being fenced; see Health.
+func (c *Cluster) Start(ctx context.Context) error {
+	if err := c.begin(ctx); err != nil {
+		return err
+	}
+	if _, err := c.list(ctx, false); err != nil {
+		c.log.Warn("cannot read the store; going on with what this node has", slog.Any("err", err))
+		return ctx.Err()
+	}
+	return c.keepOnce(ctx)
+}
+
+// Run keeps the cache and this node's records until the context ends. It leaves the records as they are; that the node is
+// alive is forgotten after some seconds. A *NameTakenError says that another agent was there first under this name or
+// with this identity, which Start could not tell.
+func (c *Cluster) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.follow(ctx) })
+	g.Go(func() error { return c.probe(ctx) })
+	g.Go(func() error { return c.keep(ctx) })
+	return g.Wait()
+}
+
+// mine says whether an ID is this node's.
+func (c *Cluster) mine(id string) bool { return id != "" && id == c.ID() }
 
 // Name is this node's name.
 func (c *Cluster) Name() string { return c.cfg.Self.Name }

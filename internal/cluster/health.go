@@ -20,7 +20,8 @@ type Health struct {
 	// Restored is when the store was last found to have been lost, or an older copy put in its place, in this run of the
 	// agent; zero: never.
 	Restored    time.Time
-	Registered  bool     // this node's record is in the store and its own
+	Registered  bool     // this node's records were written by this run of the agent
+	Problem     string   // why they cannot be written; "" when they can
 	NewerSchema []string // records of a newer schema, in words
 	Unreadable  []string // records that are damaged, or of a kind unknown here, in words
 }

@@ -52,17 +52,20 @@ func (v *View) LastSeen(node string) time.Time {
 	return at
 }
 
-// Has says whether there is a record under the key, readable or not, for a key made by one of the Key functions.
-func (v *View) Has(key string) bool {
-	if _, ok := v.Unread[key]; ok {
-		return true
-	}
+// RevisionOf is the revision of the record under the key; 0 when there is none, or when it cannot be read.
+func (v *View) RevisionOf(key string) uint64 {
 	for _, k := range kinds() {
-		if has, ok := k.has(v, key); ok {
-			return has
+		if rev, ok := k.revision(v, key); ok {
+			return rev
 		}
 	}
-	return false
+	return 0
+}
+
+// Has says whether there is a record under the key, readable or not.
+func (v *View) Has(key string) bool {
+	_, unread := v.Unread[key]
+	return unread || v.RevisionOf(key) > 0
 }
 
 // PoolOf is the pool that has the address.
