@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -28,6 +29,10 @@ type Config struct {
 	// Health says have changed; nil: nobody. It must not wait.
 	Changed func()
 	Now     func() time.Time // nil: time.Now
+	Ledger  Ledger           // what this node believes to hold; nil: it claims nothing
+	// Heard says whether a route is heard from another node for all of a block of the pool, but not for the whole pool, and
+	// from which; nil: nothing is heard. Such a block is not claimed.
+	Heard func(pool, block netip.Prefix) (holder string, heard bool)
 }
 
 // Cluster is this node's part in the cluster. It is safe for concurrent use.
@@ -40,7 +45,8 @@ type Cluster struct {
 	wakeReconcile chan struct{}  // blocks or addresses of this node, or its fence, may have changed
 	relist        chan relisting // list everything again
 
-	keeper keeper // of the goroutine that keeps this node's records
+	keeper keeper  // of the goroutine that keeps this node's records
+	claims *claims // of what this node claims
 
 	mu         sync.Mutex
 	self       Node // as it should be in the store, without ID and Joined
@@ -64,6 +70,7 @@ func New(cfg Config) *Cluster {
 	return &Cluster{
 		cfg: cfg, log: cfg.Log, cache: newCache(), self: cfg.Self,
 		wakeKeeper: make(chan struct{}, 1), wakeReconcile: make(chan struct{}, 1), relist: make(chan relisting, 1),
+		claims: newClaims(),
 	}
 }
 
@@ -88,6 +95,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	g.Go(func() error { return c.follow(ctx) })
 	g.Go(func() error { return c.probe(ctx) })
 	g.Go(func() error { return c.keep(ctx) })
+	g.Go(func() error { return c.keepLedger(ctx) })
 	return g.Wait()
 }
 

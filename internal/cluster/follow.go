@@ -111,6 +111,7 @@ func (c *Cluster) list(ctx context.Context, restored bool) (uint64, error) {
 // relisted is told of each whole listing: what the cache had before, what it has now, and whether the store was found to
 // have gone back between.
 func (c *Cluster) relisted(ctx context.Context, before, after *View, restored bool) {
+	c.ghostsOf(before, after, restored)
 	if restored {
 		c.restoreDrain(ctx, before, after)
 	}
