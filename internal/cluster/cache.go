@@ -176,23 +176,33 @@ func (c *cache) view() *View {
 	return c.latest
 }
 
-// replace takes in a whole listing.
-func (c *cache) replace(l store.Listing, at time.Time) touched {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	was := c.now
-	c.now, c.own = View{Unread: map[string]error{}}, owned{kindUnread: true}
-	var news, all touched
+// listed is a cache of a whole listing.
+func listed(l store.Listing, at time.Time) *cache {
+	c := newCache()
+	c.now.Complete = true
+	var all touched
 	for _, r := range l.Records {
 		c.put(r, &all)
 	}
+	c.reached(l.Revision, at)
+	return c
+}
+
+// replace takes over what another cache has, which is not to be used after that.
+func (c *cache) replace(o *cache) touched {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	was := c.now
+	c.now, c.own = o.now, o.own
+	var news touched
 	for _, k := range c.kinds {
 		if !k.same(&was, &c.now) {
 			news.note(k.prefix())
 		}
 	}
-	c.now.Complete = true
-	c.reached(l.Revision, at)
+	c.reached(c.now.Revision, c.now.At)
 	return news
 }
 

@@ -97,24 +97,19 @@ func (c *Cluster) list(ctx context.Context, restored bool) (uint64, error) {
 		c.log.Warn("the store has gone back, or is another one: this node writes its own records again",
 			slog.Uint64("revision", l.Revision), slog.Uint64("revision_before", max(was.Revision, before.Revision)))
 	}
-	news := c.cache.replace(l, now)
+	fresh := listed(l, now)
+	c.ghostsOf(before, fresh.view(), restored)
+	news := c.cache.replace(fresh)
 	if err := c.save(ctx, func(s *saved) { s.Revision, s.StoreID = l.Revision, l.StoreID }); err != nil {
 		return 0, err
 	}
-	c.relisted(ctx, before, c.View(), restored)
+	if restored {
+		c.restoreDrain(ctx, before, c.View())
+	}
 	c.tell(news)
 	wake(c.wakeKeeper)
 	wake(c.wakeReconcile)
 	return l.Revision, nil
-}
-
-// relisted is told of each whole listing: what the cache had before, what it has now, and whether the store was found to
-// have gone back between.
-func (c *Cluster) relisted(ctx context.Context, before, after *View, restored bool) {
-	c.ghostsOf(before, after, restored)
-	if restored {
-		c.restoreDrain(ctx, before, after)
-	}
 }
 
 // watch takes in changes until everything has to be listed again, and says why.
@@ -132,6 +127,9 @@ func (c *Cluster) watch(ctx context.Context, after uint64) (why string, err erro
 				return "", nil
 			case !ok:
 				return "the watch ended", nil
+			case errors.Is(u.Err, store.ErrReplaced):
+				c.askRelist(relisting{why: "the store was replaced", restored: true})
+				return "the watch broke off", u.Err
 			case u.Err != nil:
 				return "the watch broke off", c.heard(u.Err)
 			}

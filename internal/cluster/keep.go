@@ -98,7 +98,8 @@ func (c *Cluster) register(ctx context.Context, v *View) error {
 	was, beats := v.Alive[c.Name()]
 	want, beat := c.wanted(have, was)
 	sameNode := known && want == have.Value
-	if sameNode && beats && beat == was.Value {
+	// A record of this run that is older than what it wrote last is one of an older copy of the store: it will not stay.
+	if sameNode && beats && beat == was.Value && was.Revision >= c.lastAlive() {
 		c.noteAlive(ctx, was.Revision)
 		return nil
 	}
@@ -146,6 +147,12 @@ func (c *Cluster) wanted(have Entry[Node], was Entry[Alive]) (Node, Alive) {
 		a.Containers = was.Value.Containers
 	}
 	return n, a
+}
+
+func (c *Cluster) lastAlive() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.aliveAt
 }
 
 // noteAlive takes in that the store has this run's records, of which the last was written at the revision.
