@@ -52,7 +52,7 @@ func (b *Book) bind(c *change, n Network, static []netip.Prefix, space string) e
 		return err
 	}
 	b.addresses(c, d)
-	return nil
+	return b.checkAgreed(n, cidrs)
 }
 
 // network checks what can be checked of a request by itself.
