@@ -151,6 +151,9 @@ func writeJoined(w io.Writer, j api.Joined) error {
 	if err := lines(w, "! not ours    ", texts(j.Lost)); err != nil {
 		return err
 	}
+	if err := lines(w, "  being claimed ", texts(j.Open)); err != nil {
+		return err
+	}
 	if len(j.Lost) == 0 {
 		return nil
 	}

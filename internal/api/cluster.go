@@ -93,6 +93,7 @@ type Joined struct {
 	ID   string  `json:"id"`   // its new one
 	Back []Claim `json:"back"` // blocks and addresses that are its own again
 	Lost []Claim `json:"lost"` // those of another node now, which each names, with the containers here that still use them
+	Open []Claim `json:"open"` // in nobody's name yet; the agent goes on claiming them
 }
 
 // NetworkRequest makes a network on every node.
