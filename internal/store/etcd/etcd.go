@@ -22,8 +22,9 @@ import (
 const (
 	// callTimeout bounds each call as a whole: what needs the store is to have failed within 3 s.
 	callTimeout = 2500 * time.Millisecond
-	// A connection on which nothing comes back is given up after both. With it goes what was still to be sent.
-	keepAliveTime    = 2 * time.Second
+	// A connection on which nothing comes back is given up after both, and what was still to be sent goes with it. The
+	// library asks after 10 s at the earliest; but data that nobody acknowledges ends the connection after the second.
+	keepAliveTime    = 10 * time.Second
 	keepAliveTimeout = 2 * time.Second
 	// DefaultTTL is after how long a process that is no longer heard of is taken for dead.
 	DefaultTTL = 15 * time.Second
@@ -58,7 +59,8 @@ type Store struct {
 	down    time.Time // the beginning of the first call that was not answered; zero: the last one was
 	seen    history
 	watches map[int]context.CancelCauseFunc
-	serial  int // of the next watch
+	serial  int   // of the next watch
+	broken  error // why the connection last could not be made, or ended; nil: it works
 
 	lease lease
 }
@@ -141,13 +143,13 @@ func (s *Store) connected(ctx context.Context) (*clientv3.Client, error) {
 		limit = min(limit, max(time.Until(d), time.Millisecond))
 	}
 	c, err := clientv3.New(clientv3.Config{
+		DialOptions:          s.dialOptions(),
 		Context:              s.ctx,
 		Endpoints:            s.cfg.Endpoints,
 		DialTimeout:          limit, // of the token; it does not wait for a connection
 		DialKeepAliveTime:    keepAliveTime,
 		DialKeepAliveTimeout: keepAliveTimeout,
 		PermitWithoutStream:  true,
-		TLS:                  s.tls,
 		Username:             s.cfg.User,
 		Password:             pass,
 		Logger:               zap.NewNop(), // what matters comes back as an error

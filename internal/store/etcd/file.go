@@ -12,8 +12,20 @@ import (
 // tlsConfig reads and checks the files; nil means that the connection is plain. A renewed certificate of ours is taken
 // up at the next connection.
 func tlsConfig(cfg Config) (*tls.Config, error) {
-	https := strings.HasPrefix(cfg.Endpoints[0], "https://")
-	if !https && cfg.CA == "" && cfg.Cert == "" && cfg.Key == "" {
+	files := cfg.CA != "" || cfg.Cert != "" || cfg.Key != ""
+	https := 0
+	for _, e := range cfg.Endpoints {
+		switch {
+		case strings.HasPrefix(e, "https://"):
+			https++
+		case files && strings.HasPrefix(e, "http://"):
+			return nil, fmt.Errorf("open store: certificates are given, but endpoint %s is without TLS; write https://", e)
+		}
+	}
+	if https != 0 && https != len(cfg.Endpoints) {
+		return nil, errors.New("open store: endpoints with https:// and without; write it before all of them or none")
+	}
+	if https == 0 && !files {
 		return nil, nil
 	}
 	t := &tls.Config{MinVersion: tls.VersionTLS12}

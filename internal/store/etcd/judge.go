@@ -20,7 +20,7 @@ import (
 func (s *Store) judge(ctx context.Context, start time.Time, c *clientv3.Client, err error) error {
 	switch {
 	case unanswered(err) && !errors.Is(ctx.Err(), context.Canceled):
-		return &store.UnreachableError{Where: s.Where(), Since: s.markDown(start, err), Cause: err}
+		return s.markDown(start, err)
 	case unanswered(err):
 		return ctx.Err()
 	}
@@ -82,15 +82,21 @@ func unanswered(err error) bool {
 	return code == codes.Unavailable || code == codes.DeadlineExceeded || code == codes.Canceled
 }
 
-// markDown returns since when etcd does not answer.
-func (s *Store) markDown(start time.Time, err error) time.Time {
+// markDown remembers since when etcd does not answer, and says so, with the reason as far as it is known.
+func (s *Store) markDown(start time.Time, err error) *store.UnreachableError {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	switch {
+	case s.broken != nil:
+		err = s.broken
+	case errors.Is(err, context.DeadlineExceeded):
+		err = fmt.Errorf("no answer in %v", time.Since(start).Round(100*time.Millisecond))
+	}
 	if s.down.IsZero() {
 		s.down = start
 		s.log.Warn("the store does not answer", slog.String("store", s.Where()), slog.Any("err", err))
 	}
-	return s.down
+	return &store.UnreachableError{Where: s.Where(), Since: s.down, Cause: err}
 }
 
 // lastDown is since when etcd does not answer, or now.
@@ -107,6 +113,7 @@ func (s *Store) lastDown() time.Time {
 func (s *Store) markUp() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.broken = nil
 	if !s.down.IsZero() {
 		s.log.Info("the store answers again", slog.String("store", s.Where()), slog.Duration("after", time.Since(s.down)))
 		s.down = time.Time{}
