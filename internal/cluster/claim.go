@@ -94,6 +94,9 @@ func (c *Cluster) claimable(v *View) error {
 	return nil
 }
 
+// Refuse says why this node may take no new containers at all; nil: it may.
+func (c *Cluster) Refuse() error { return c.fenced() }
+
 // claimTxn is a transaction that only does something as long as this node is the one that was registered.
 func (c *Cluster) claimTxn(v *View) store.Txn {
 	return store.Txn{
