@@ -154,6 +154,7 @@ func (v *engineView) look(ctx context.Context) error {
 		}
 	}
 	s.At = time.Now()
+	defer v.a.networks.wake()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	s.Since = v.seen.Since

@@ -33,6 +33,7 @@ func (a *Agent) input(ctx context.Context) (plan.Input, error) {
 	a.mu.Unlock()
 	snap := book.Snapshot()
 	a.tellPools(cfg, snap.Networks)
+	a.tellCluster(cfg, u, snap)
 	if err := fab.Update(ctx, cfg, facts); err != nil {
 		a.log.Error("the fabric did not take in its settings", slog.Any("err", err))
 	}

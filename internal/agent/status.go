@@ -126,6 +126,7 @@ func (a *Agent) conditionsNow(cfg *config.Config, s api.Status, res result, eng 
 			"the Docker engine does not answer at %s%s", cfg.Docker.Socket, because(errText(eng.Err)))
 	}
 	f.tables(s)
+	f = append(f, a.clusterConditions()...)
 	return append(f, a.firewallConditions()...)
 }
 

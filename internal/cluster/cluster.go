@@ -74,13 +74,18 @@ func New(cfg Config) *Cluster {
 	}
 }
 
+// startPatience is how long Start waits for the store.
+const startPatience = 1500 * time.Millisecond
+
 // Start reads who this node is, and registers it. A *NameTakenError says that it cannot join under its name. A store that
 // does not answer is no error: Run goes on trying, and what runs goes on. Nor is being fenced; see Health.
 func (c *Cluster) Start(ctx context.Context) error {
 	if err := c.begin(ctx); err != nil {
 		return err
 	}
-	if _, err := c.list(ctx, false); err != nil {
+	first, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	if _, err := c.list(first, false); err != nil {
 		c.log.Warn("cannot read the store; going on with what this node has", slog.Any("err", err))
 		return ctx.Err()
 	}

@@ -210,3 +210,32 @@ func (c *Cluster) known(ctx context.Context) (map[string]known, error) {
 	}
 	return out, nil
 }
+
+// Network is a network's record: as the cache has it, or, when that does not have it, as the store does. While the store
+// is unreachable there is none to be had. ErrNoNetwork.
+func (c *Cluster) Network(ctx context.Context, name string) (Network, error) {
+	if err := c.unreachable(); err != nil {
+		return Network{}, err
+	}
+	v := c.View()
+	if err := v.Unread[NetworkKey(name)]; err != nil {
+		return Network{}, err
+	}
+	if n, ok := v.Networks[name]; ok {
+		return n.Value, nil
+	}
+	r, err := c.cfg.Store.Get(ctx, NetworkKey(name))
+	if errors.Is(err, store.ErrNotFound) {
+		there := strings.Join(slices.Sorted(maps.Keys(v.Networks)), ", ")
+		if there == "" {
+			there = "none"
+		}
+		return Network{}, fmt.Errorf("%w in the store; there are: %s; make one with `fairway network create`", ErrNoNetwork, there)
+	}
+	if err := c.heard(err); err != nil {
+		return Network{}, err
+	}
+	// Whoever asks goes on to use the pools.
+	c.cache.until(r.Revision, catchUp, ctx.Done())
+	return Decode[Network](r.Key, r.Value)
+}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"fairway/internal/cluster"
 	"fairway/internal/ipam"
 	"fairway/internal/store"
 )
@@ -29,6 +30,9 @@ type Node struct {
 	// Taken names what of the node itself lies in the prefix: a connected subnet of a link that is not ours.
 	Taken   func(netip.Prefix) (what string, taken bool)
 	Changed func() // called after each change, once it is saved
+	// Network is the record of a cluster network, or why it is not to be had; nil: this node has no store. It is called
+	// with the book unlocked, and may take some seconds.
+	Network func(ctx context.Context, name string) (cluster.Network, error)
 	// Refuse says why this node takes no new containers; nil, or a nil error: it does.
 	Refuse func() error
 	// Announced says whether the prefix is still announced; nil: nothing ever is. What is, is not given back yet.

@@ -17,6 +17,9 @@ func (b *Book) CreateNetwork(ctx context.Context, req NetworkRequest) error {
 	if err != nil {
 		return err
 	}
+	if err := b.agrees(ctx, n); err != nil {
+		return err
+	}
 	return b.edit(ctx, func(c *change) error {
 		if was, ok := b.networks[n.ID]; ok {
 			if was.Mode != n.Mode || was.Internal != n.Internal || !maps.Equal(was.Options, n.Options) || !sameSubnets(was, n) {
