@@ -52,6 +52,9 @@ func (a *Agent) Status(ctx context.Context) (api.Status, error) {
 	if book != nil {
 		a.bookStatus(ctx, &s, book.Snapshot())
 	}
+	if o, ok := a.overview(); ok {
+		s.Store, s.Drain = o.Store(), o.Drain
+	}
 	s.Conditions = a.stamp(a.conditionsNow(cfg, s, res, eng))
 	return s, nil
 }
@@ -113,10 +116,12 @@ func (a *Agent) conditionsNow(cfg *config.Config, s api.Status, res result, eng 
 	}
 	f.kernel(s, res)
 	f.peers(s.Fabric.Peers)
+	f = append(f, a.clusterFindings(s)...)
+	names := a.names()
 	for _, c := range a.rib.Conflicts() {
 		var who []string
 		for _, p := range c.Paths {
-			who = append(who, cmp.Or(a.holder(p), p.Peer))
+			who = append(who, cmp.Or(holder(names, p), p.Peer))
 		}
 		f.add("duplicate-address", api.SeverityError, "stop one of the two containers, or give one of them another address",
 			"address %s is announced by more than one node: %s", c.Prefix.Addr(), strings.Join(who, ", "))

@@ -106,6 +106,7 @@ type NetworkRequest struct {
 
 // NetworkCluster is the part of a Network that all nodes share.
 type NetworkCluster struct {
+	Name     string        `json:"name"`              // in the cluster; a Docker network that was made by hand may have another
 	By       string        `json:"by"`                // the node on which it was made
 	Removing time.Time     `json:"removing,omitzero"` // since when it is being removed; zero: it is not
 	Nodes    []NetworkNode `json:"nodes"`             // those with Docker, by name

@@ -13,12 +13,11 @@ import (
 func (c Cluster) Networks(own []api.Network) []api.Network {
 	v, have := c.View, map[string]bool{}
 	for i := range own {
-		n, ok := v.Networks[own[i].Name]
-		if s := v.States[cluster.StateKey{Network: own[i].Name, Node: c.Self.Name}].Value; !ok || s.State == cluster.StateConflict {
-			continue // one of this node has the name by chance
+		name := own[i].Options[cnm.OptNetwork]
+		if n, ok := v.Networks[name]; ok {
+			own[i].Cluster = c.nodesOf(n.Value)
+			have[name] = true
 		}
-		own[i].Cluster = c.nodesOf(n.Value)
-		have[own[i].Name] = true
 	}
 	for _, name := range slices.Sorted(maps.Keys(v.Networks)) {
 		if have[name] {
@@ -50,7 +49,7 @@ func (c Cluster) nodesOf(n cluster.Network) *api.NetworkCluster {
 			names[k.Node] = true
 		}
 	}
-	out := &api.NetworkCluster{By: n.By, Removing: n.Removing}
+	out := &api.NetworkCluster{Name: n.Name, By: n.By, Removing: n.Removing}
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		out.Nodes = append(out.Nodes, c.networkOn(n, name))
 	}

@@ -105,7 +105,11 @@ func TestNodes(t *testing.T) {
 }
 
 func TestNetworks(t *testing.T) {
-	own := []api.Network{{Name: "front", ID: "a"}, {Name: "taken", ID: "b"}, {Name: "mine", ID: "c"}}
+	own := []api.Network{
+		{Name: "by-hand", ID: "a", Options: map[string]string{"network": "front"}},
+		{Name: "taken", ID: "b"},
+		{Name: "mine", ID: "c", Options: map[string]string{"network": "gone"}},
+	}
 	got := map[string]string{}
 	for _, n := range three().Networks(own) {
 		text := n.ID
@@ -119,7 +123,7 @@ func TestNetworks(t *testing.T) {
 		got[n.Name+"/"+n.ID] = text
 	}
 	for key, want := range map[string]string{
-		"front/a": "a 1/2 host1=ready host2=awaited", "taken/b": "b", "taken/": " 0/2 host1=conflict host2=awaited", "mine/c": "c",
+		"by-hand/a": "a 1/2 host1=ready host2=awaited", "taken/b": "b", "taken/": " 0/2 host1=conflict host2=awaited", "mine/c": "c",
 		"old/": " 0/2 host1=in use host2=gone",
 	} {
 		if got[key] != want {
@@ -158,12 +162,12 @@ func TestConditions(t *testing.T) {
 		return strings.Join(slices.Compact(out), " ")
 	}
 	c := three()
-	if got := codes(c); got != "network-conflict network-in-use node-down" {
+	if got := codes(c); got != "node-down" {
 		t.Errorf("got %s", got)
 	}
 	c.Claims = append(c.Claims, cluster.Claim{Block: prefix("10.9.0.64/26"), Fenced: "node host2 has it"})
 	c.Health.Restored, c.Health.NewerSchema = now.Add(-time.Minute), []string{"a", "b", "c", "d"}
-	if got := codes(c); got != "network-conflict network-in-use newer-schema node-down not-ours store-restored" {
+	if got := codes(c); got != "newer-schema node-down not-ours store-restored" {
 		t.Errorf("got %s", got)
 	}
 	if n := len(slices.DeleteFunc(c.Conditions(), func(x api.Condition) bool { return x.Code != "newer-schema" })); n != 4 {

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"fairway/internal/api"
-	"fairway/internal/cluster"
 )
 
 // Store is how the store stands.
@@ -69,7 +68,6 @@ func (c Cluster) Conditions() []api.Condition {
 		f.add("node-down", api.SeverityWarning, "start its agent; or, when the node is gone for good, `fairway node rm` gives back what it held",
 			"not heard of: %s", strings.Join(down, ", "))
 	}
-	f.networks(c)
 	for _, p := range c.View.Pools {
 		claimed, most := c.blockCount(p.Value)
 		if claimed > 1 && float64(claimed) > nearlyFull*most {
@@ -102,21 +100,4 @@ func (f *findings) store(c Cluster) {
 	f.some("newer-schema", "upgrade fairway here", h.NewerSchema)
 	f.some("unreadable-record", "it is left alone, and what it names is not used", h.Unreadable)
 	f.some("not-ours", "nothing new is given out from it; start the containers that use it anew (`fairway ipam show` lists them)", c.Store().Unsettled)
-}
-
-// networks finds networks of the cluster that this node does not have as it should.
-func (f *findings) networks(c Cluster) {
-	for k, s := range c.View.States {
-		if k.Node != c.Self.Name {
-			continue
-		}
-		switch s.Value.State {
-		case cluster.StateFailed:
-			f.add("network-failed", api.SeverityError, "it is tried again", "network %s of the cluster is not here: %s", k.Network, s.Value.Problem)
-		case cluster.StateConflict:
-			f.add("network-conflict", api.SeverityError, "remove the Docker network of the name here, or the one of the cluster", "network %s of the cluster is not here: %s", k.Network, s.Value.Problem)
-		case cluster.StateInUse:
-			f.add("network-in-use", api.SeverityWarning, "it goes when the last container is off it", "network %s of the cluster is to be removed: %s", k.Network, s.Value.Problem)
-		}
-	}
 }
