@@ -3,21 +3,15 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"fairway/internal/api"
 	"fairway/internal/cluster"
 	"fairway/internal/cnm"
 	"fairway/internal/config"
 	"fairway/internal/store"
 	"fairway/internal/store/etcd"
 )
-
-// restoredNews is how long status tells that the store had gone back.
-const restoredNews = 30 * time.Minute
 
 // clus is this node's part in the cluster; nil on a node without a store, and while starting.
 func (a *Agent) clus() *cluster.Cluster {
@@ -118,44 +112,4 @@ func (a *Agent) tellCluster(cfg *config.Config, u underlay, snap cnm.Snapshot) {
 		}
 	}
 	c.SetContainers(joined)
-}
-
-// clusterConditions are what is wrong with the cluster as this node sees it.
-func (a *Agent) clusterConditions() []api.Condition {
-	c := a.clus()
-	if c == nil {
-		return nil
-	}
-	h := c.Health()
-	var f findings
-	if !h.Reachable && !h.Since.IsZero() {
-		f.add("store-unreachable", api.SeverityWarning, "what runs goes on, new containers come from the blocks that this node has; nothing needs a restart once the store is back",
-			"the store (%s) is unreachable since %s%s", a.storeName(), h.Since.Format(time.RFC3339), because(h.LastError))
-	}
-	switch {
-	case h.Fenced != "":
-		f.add("fenced", api.SeverityError, "join again with `fairway node join`", "%s: it announces nothing and gives nothing out", h.Fenced)
-	case h.Problem != "":
-		f.add("not-registered", api.SeverityError, "", "this node's records cannot be written in the store: %s", h.Problem)
-	case h.Reachable && h.LastError != "":
-		f.add("store-error", api.SeverityError, "", "the store (%s) refuses: %s", a.storeName(), h.LastError)
-	}
-	if !h.Restored.IsZero() && time.Since(h.Restored) < restoredNews {
-		f.add("store-restored", api.SeverityWarning, "each node writes its own records again; nothing is to be done unless other conditions say so",
-			"the store had gone back to an older copy, or was another one, at %s", h.Restored.Format(time.RFC3339))
-	}
-	for _, s := range h.NewerSchema {
-		f.add("newer-record", api.SeverityWarning, "upgrade fairway on this node", "%s", s)
-	}
-	for _, s := range h.Unreadable {
-		f.add("unreadable-record", api.SeverityWarning, "look at the record with etcdctl", "%s", s)
-	}
-	for _, p := range a.networks.problems() {
-		f.add(p.code, api.SeverityWarning, p.hint, "%s", p.text)
-	}
-	return f
-}
-
-func (a *Agent) storeName() string {
-	return fmt.Sprintf("etcd at %v", a.config().Store.Etcd.Endpoints)
 }

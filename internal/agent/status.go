@@ -116,7 +116,7 @@ func (a *Agent) conditionsNow(cfg *config.Config, s api.Status, res result, eng 
 	}
 	f.kernel(s, res)
 	f.peers(s.Fabric.Peers)
-	f = append(f, a.clusterFindings(s)...)
+	f = append(f, a.clusterConditions(s)...)
 	names := a.names()
 	for _, c := range a.rib.Conflicts() {
 		var who []string
@@ -131,7 +131,6 @@ func (a *Agent) conditionsNow(cfg *config.Config, s api.Status, res result, eng 
 			"the Docker engine does not answer at %s%s", cfg.Docker.Socket, because(errText(eng.Err)))
 	}
 	f.tables(s)
-	f = append(f, a.clusterConditions()...)
 	return append(f, a.firewallConditions()...)
 }
 

@@ -206,8 +206,8 @@ func (a *Agent) ownNetwork(name string) bool {
 	return false
 }
 
-// clusterFindings are the faults of the cluster that this node sees, and its own drain.
-func (a *Agent) clusterFindings(s api.Status) []api.Condition {
+// clusterConditions are the faults of the cluster that this node sees, and its own drain.
+func (a *Agent) clusterConditions(s api.Status) []api.Condition {
 	var f findings
 	if d := s.Drain; d != nil {
 		more := ""

@@ -90,8 +90,12 @@ func (f *findings) store(c Cluster) {
 	switch {
 	case h.Fenced != "":
 		f.add("fenced", api.SeverityError, "nothing is announced or given out from here; `fairway node join` makes this node a member again", "%s", h.Fenced)
+	case h.Problem != "":
+		f.add("unregistered", api.SeverityError, "the agent tries again", "this node's records cannot be written in the store: %s", h.Problem)
 	case h.Reachable && !h.Registered && c.Up > registerGrace:
 		f.add("unregistered", api.SeverityError, "the agent tries again; its log has the details", "this node is not registered in the store")
+	case h.Reachable && h.LastError != "":
+		f.add("store-error", api.SeverityError, "check user, password and rights in etcd", "the store (%s) refuses: %s", c.Where, h.LastError)
 	}
 	if !h.Restored.IsZero() && c.Now.Sub(h.Restored) < restoredShown {
 		f.add("store-restored", api.SeverityWarning, "each node writes what it holds again; `fairway node ls` shows which have",
