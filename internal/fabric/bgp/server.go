@@ -154,6 +154,7 @@ func (f *Fabric) tell() error {
 		return nil
 	}
 	f.changes.Add(1)
+	f.tells++
 	o, err := newOrigin(f.asn, f.routerID)
 	if err != nil {
 		return err
