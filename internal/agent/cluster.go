@@ -42,7 +42,7 @@ func (a *Agent) openCluster(ctx context.Context, g *errgroup.Group, local *store
 		Store: st, Where: st.Where(), Local: local, Self: a.selfNode(cfg, u), Log: a.log, Changed: a.clusterChanged,
 		Ledger: a.bookNow(), Heard: a.heardBlock,
 	})
-	a.bookNow().Use(c)
+	a.bookNow().Use(timed{c, a.metrics})
 	if err := c.Start(ctx); err != nil {
 		return errors.Join(err, st.Close())
 	}
