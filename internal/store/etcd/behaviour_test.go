@@ -114,6 +114,7 @@ func content(l store.Listing) string {
 }
 
 func recordIsWhatWasWritten(t *testing.T, s store.Store) {
+	t.Helper()
 	if _, err := s.Get(t.Context(), "v1/a"); !errors.Is(err, store.ErrNotFound) || !strings.Contains(err.Error(), "v1/a") {
 		t.Errorf("absent: %v", err)
 	}
@@ -148,6 +149,7 @@ func recordIsWhatWasWritten(t *testing.T, s store.Store) {
 }
 
 func listingIsSorted(t *testing.T, s store.Store) {
+	t.Helper()
 	if l := list(t, s, ""); l.StoreID == "" || len(l.Records) != 0 {
 		t.Errorf("empty: %+v", l)
 	}
@@ -163,6 +165,7 @@ func listingIsSorted(t *testing.T, s store.Store) {
 }
 
 func transactionIsWhole(t *testing.T, s store.Store) {
+	t.Helper()
 	commit(t, s, put("k", "first", "gone", "x"))
 	txn := put("k", "second", "new", "n")
 	txn.Delete = []string{"gone", "never"}
@@ -181,6 +184,7 @@ func transactionIsWhole(t *testing.T, s store.Store) {
 }
 
 func compares(t *testing.T, s store.Store) {
+	t.Helper()
 	made := commit(t, s, put("dir/a", "1"))
 	changed := commit(t, s, put("dir/a", "2"))
 	for _, c := range []struct {
@@ -212,6 +216,7 @@ func compares(t *testing.T, s store.Store) {
 }
 
 func nothingChanges(t *testing.T, s store.Store) {
+	t.Helper()
 	rev := commit(t, s, put("k", "v"))
 	for _, txn := range []store.Txn{{}, {Delete: []string{"absent"}}, {If: []store.Compare{{Key: "k", Revision: rev}}}} {
 		if got := commit(t, s, txn); got != rev {
@@ -221,6 +226,7 @@ func nothingChanges(t *testing.T, s store.Store) {
 }
 
 func noKeyTwice(t *testing.T, s store.Store) {
+	t.Helper()
 	for _, txn := range []store.Txn{
 		{Put: map[string][]byte{"k": nil}, Delete: []string{"k"}},
 		{Live: map[string][]byte{"k": nil}, Delete: []string{"k"}},
@@ -267,6 +273,7 @@ func watched(t *testing.T, ch <-chan store.Update, want int) []string {
 }
 
 func watchTellsAll(t *testing.T, s store.Store) {
+	t.Helper()
 	commit(t, s, put("w/old", "1"))
 	ch := s.Watch(t.Context(), "w/", list(t, s, "w/").Revision)
 	commit(t, s, put("w/a", "1", "other", "x", "w/b", "1"))
@@ -282,6 +289,7 @@ func watchTellsAll(t *testing.T, s store.Store) {
 }
 
 func watchBeginsInThePast(t *testing.T, s store.Store) {
+	t.Helper()
 	first := commit(t, s, put("w/0", "x"))
 	var want []string
 	for i := range 50 {
@@ -300,6 +308,7 @@ func watchBeginsInThePast(t *testing.T, s store.Store) {
 }
 
 func watchEnds(t *testing.T, s store.Store) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	ch := s.Watch(ctx, "", list(t, s, "").Revision)
 	unread := s.Watch(ctx, "", list(t, s, "").Revision)
@@ -320,6 +329,7 @@ func watchEnds(t *testing.T, s store.Store) {
 
 // manyWriters count one number up, each by what it has seen.
 func manyWriters(t *testing.T, s store.Store) {
+	t.Helper()
 	const writers, times = 8, 10
 	start := commit(t, s, put("n", "x"))
 	errs := make(chan error, writers)
@@ -358,6 +368,7 @@ func manyWriters(t *testing.T, s store.Store) {
 }
 
 func contextIsOver(t *testing.T, s store.Store) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, getErr := s.Get(ctx, "k")

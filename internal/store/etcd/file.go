@@ -12,21 +12,8 @@ import (
 // tlsConfig reads and checks the files; nil means that the connection is plain. A renewed certificate of ours is taken
 // up at the next connection.
 func tlsConfig(cfg Config) (*tls.Config, error) {
-	files := cfg.CA != "" || cfg.Cert != "" || cfg.Key != ""
-	https := 0
-	for _, e := range cfg.Endpoints {
-		switch {
-		case strings.HasPrefix(e, "https://"):
-			https++
-		case files && strings.HasPrefix(e, "http://"):
-			return nil, fmt.Errorf("open store: certificates are given, but endpoint %s is without TLS; write https://", e)
-		}
-	}
-	if https != 0 && https != len(cfg.Endpoints) {
-		return nil, errors.New("open store: endpoints with https:// and without; write it before all of them or none")
-	}
-	if https == 0 && !files {
-		return nil, nil
+	if on, err := encrypted(cfg); err != nil || !on {
+		return nil, err
 	}
 	t := &tls.Config{MinVersion: tls.VersionTLS12}
 	if cfg.CA != "" {
@@ -57,6 +44,24 @@ func tlsConfig(cfg Config) (*tls.Config, error) {
 	}
 	t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return load() }
 	return t, nil
+}
+
+// encrypted tells whether TLS is to be used: for all endpoints or for none.
+func encrypted(cfg Config) (bool, error) {
+	files := cfg.CA != "" || cfg.Cert != "" || cfg.Key != ""
+	https := 0
+	for _, e := range cfg.Endpoints {
+		switch {
+		case strings.HasPrefix(e, "https://"):
+			https++
+		case files && strings.HasPrefix(e, "http://"):
+			return false, fmt.Errorf("open store: certificates are given, but endpoint %s is without TLS; write https://", e)
+		}
+	}
+	if https != 0 && https != len(cfg.Endpoints) {
+		return false, errors.New("open store: endpoints with https:// and without; write it before all of them or none")
+	}
+	return https != 0 || files, nil
 }
 
 // password is the first line of the password file; "" when there is no user.

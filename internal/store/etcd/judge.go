@@ -24,8 +24,7 @@ func (s *Store) judge(ctx context.Context, start time.Time, c *clientv3.Client, 
 	case unanswered(err):
 		return ctx.Err()
 	}
-	var answer rpctypes.EtcdError
-	if c != nil || errors.As(err, &answer) {
+	if _, answer := errors.AsType[rpctypes.EtcdError](err); answer || c != nil {
 		s.markUp()
 	}
 	return s.refused(c, err)
@@ -73,8 +72,7 @@ func unanswered(err error) bool {
 		return true
 	}
 	code := codes.OK
-	var e rpctypes.EtcdError
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[rpctypes.EtcdError](err); ok {
 		code = e.Code() // no leader, timed out: unavailable
 	} else if st, ok := status.FromError(err); ok {
 		code = st.Code()
