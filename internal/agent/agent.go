@@ -56,6 +56,8 @@ type Agent struct {
 	rib     *rib.Table
 	metrics *api.Metrics
 	plug    *plugin.Server
+	mesh    meshState
+	drain   drainKeeper
 	// networks is always there, and runs on nodes with a store and an engine.
 	networks *networks
 
@@ -79,6 +81,7 @@ func New(opt Options) *Agent {
 		fab: fabric.NewSilent("starting"), waitingFor: "starting", conditions: map[string]api.Condition{},
 	}
 	a.networks = newNetworks(a)
+	a.drain.mark = func() { a.loop.mark() }
 	a.loop = newLoop(opt.Log)
 	a.loop.fab = a.fabric
 	a.loop.input = a.input
@@ -196,6 +199,9 @@ func (a *Agent) open(ctx context.Context, g *errgroup.Group, local *store.Local)
 	a.mu.Lock()
 	a.book = book
 	a.mu.Unlock()
+	if err := errors.Join(a.drain.load(ctx, local), a.mesh.load(ctx, local)); err != nil {
+		return err
+	}
 	if err := a.findUnderlay(ctx); err != nil {
 		return err
 	}

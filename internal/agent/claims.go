@@ -28,6 +28,9 @@ func (a *Agent) announced(p netip.Prefix) bool {
 
 // refuse says why this node takes no new containers.
 func (a *Agent) refuse() error {
+	if err := a.drainRefuses(); err != nil {
+		return err
+	}
 	if c := a.clus(); c != nil {
 		return c.Refuse()
 	}
