@@ -2,9 +2,11 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -44,6 +46,8 @@ type Cluster struct {
 	wakeKeeper    chan struct{}  // own records may have to be written
 	wakeReconcile chan struct{}  // blocks or addresses of this node, or its fence, may have changed
 	relist        chan relisting // list everything again
+
+	following atomic.Bool // the cache is kept by Run
 
 	keeper keeper  // of the goroutine that keeps this node's records
 	claims *claims // of what this node claims
@@ -89,13 +93,22 @@ func (c *Cluster) Start(ctx context.Context) error {
 		c.log.Warn("cannot read the store; going on with what this node has", slog.Any("err", err))
 		return ctx.Err()
 	}
-	return c.keepOnce(ctx)
+	if err := c.keepOnce(ctx); err != nil {
+		return err
+	}
+	if _, err := c.list(ctx, false); err != nil { // with what was just written
+		c.log.Warn("cannot read the store; going on with what this node has", slog.Any("err", err))
+	}
+	return ctx.Err()
 }
 
 // Run keeps the cache and this node's records until the context ends. It leaves the records as they are; that the node is
 // alive is forgotten after some seconds. A *NameTakenError says that another agent was there first under this name or
 // with this identity, which Start could not tell.
-func (c *Cluster) Run(ctx context.Context) error {
+func (c *Cluster) Run(ctx context.Context) (err error) {
+	c.following.Store(true)
+	// How far the store was, for the next run to know whether it has gone back.
+	defer func() { err = errors.Join(err, c.saveRevision(context.WithoutCancel(ctx))) }()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.follow(ctx) })
 	g.Go(func() error { return c.probe(ctx) })
@@ -142,6 +155,8 @@ func (c *Cluster) commit(ctx context.Context, t store.Txn) (uint64, error) {
 	if err := c.heard(err); err != nil {
 		return 0, err
 	}
-	c.cache.until(rev, catchUp, ctx.Done())
+	if c.following.Load() {
+		c.cache.until(rev, catchUp, ctx.Done())
+	}
 	return rev, nil
 }

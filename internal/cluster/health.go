@@ -61,7 +61,8 @@ func (c *Cluster) heard(err error) error {
 		return err // the caller's doing
 	}
 	c.mu.Lock()
-	changed := c.health.Reachable == down || c.health.Since.IsZero()
+	first := c.health.Since.IsZero()
+	changed := c.health.Reachable == down || first
 	if changed {
 		c.health.Reachable, c.health.Since = !down, now
 	}
@@ -72,7 +73,7 @@ func (c *Cluster) heard(err error) error {
 	}
 	c.mu.Unlock()
 	if changed {
-		if !down {
+		if !down && !first {
 			c.askRelist(relisting{why: "the store answers"})
 		}
 		c.cfg.Changed()

@@ -195,7 +195,7 @@ func (c *Cluster) writeSeen(ctx context.Context) error {
 		Put: map[string][]byte{SeenKey(c.Name()): text},
 	})
 	if err == nil {
-		err = c.save(ctx, func(s *saved) { s.Revision = max(s.Revision, c.View().Revision) })
+		err = c.saveRevision(ctx)
 	}
 	return err
 }

@@ -66,6 +66,12 @@ func (c *Cluster) begin(ctx context.Context) error {
 	})
 }
 
+// saveRevision keeps how far the store was.
+func (c *Cluster) saveRevision(ctx context.Context) error {
+	rev := c.View().Revision
+	return c.save(ctx, func(s *saved) { s.Revision = max(s.Revision, rev) })
+}
+
 // save changes what is kept over restarts.
 func (c *Cluster) save(ctx context.Context, change func(*saved)) error {
 	c.mu.Lock()
