@@ -78,7 +78,7 @@ func (a *Agent) selfNode(cfg *config.Config, u underlay) cluster.Node {
 		Name: a.nodeName(), Addr4: u.Addr4, Addr6: u.Addr6, Fabric: string(cfg.Fabric), Docker: cfg.Docker.Enabled, Version: a.opt.Version,
 	}
 	if v := a.engine().state().Version; v.Engine != "" {
-		n.Engine = "docker " + v.Engine
+		n.Engine = v.Engine
 	}
 	if cfg.Fabric == config.FabricBGP {
 		n.ASN, n.RouterID, n.RouteReflector = cfg.BGP.ASN, cfg.BGP.RouterID, cfg.BGP.RouteReflector

@@ -52,8 +52,9 @@ func (a *Agent) Status(ctx context.Context) (api.Status, error) {
 	if book != nil {
 		a.bookStatus(ctx, &s, book.Snapshot())
 	}
+	s.Drain = a.drainView()
 	if o, ok := a.overview(); ok {
-		s.Store, s.Drain = o.Store(), o.Drain
+		s.Store = o.Store()
 	}
 	s.Conditions = a.stamp(a.conditionsNow(cfg, s, res, eng))
 	return s, nil
@@ -86,7 +87,7 @@ func (a *Agent) bookStatus(ctx context.Context, s *api.Status, snap cnm.Snapshot
 func (a *Agent) fabricStatus(ctx context.Context, s *api.Status, res result) {
 	st := a.fabric().Status()
 	s.Fabric = api.Fabric{
-		Name: st.Name, Converged: st.Converged, PeersConfigured: len(a.config().BGP.Peers),
+		Name: st.Name, Converged: st.Converged,
 		Learned: a.rib.Len(), Announced: len(res.Announced), Peers: []api.Peer{},
 	}
 	peers, err := a.Peers(ctx)
@@ -97,6 +98,9 @@ func (a *Agent) fabricStatus(ctx context.Context, s *api.Status, res result) {
 	for _, p := range peers {
 		if p.Established() {
 			s.Fabric.PeersEstablished++
+		}
+		if !p.Away {
+			s.Fabric.PeersConfigured++
 		}
 	}
 }
@@ -154,7 +158,7 @@ func (f *findings) peers(peers []api.Peer) {
 		switch {
 		case p.Problem != "":
 			f.add("peer-problem", api.SeverityError, "", "peer %s: %s", p.Name, p.Problem)
-		case !p.Established():
+		case !p.Established() && !p.Away: // of a node that is not alive there is a condition of its own
 			f.add("peer-down", api.SeverityError, "check that it runs, that its AS number and password agree, and that TCP port 179 is open between the two",
 				"peer %s is %s%s", p.Name, p.State, because(p.LastError))
 		}

@@ -201,7 +201,7 @@ func (a *Agent) Peers(context.Context) ([]api.Peer, error) {
 	for _, p := range st.Peers {
 		out = append(out, api.Peer{
 			Name: p.Name, Address: p.Address, Link: p.Link, ASN: p.ASN, RouterID: p.RouterID, State: p.State, Since: p.Since,
-			Node: cmp.Or(names[p.Address.WithZone("")], names[p.RouterID]), BFD: p.BFD, Received: p.Received, Refused: p.Refused, Sent: p.Sent, HoldTime: api.Seconds(p.HoldTime),
+			Node: cmp.Or(p.Node, names[p.Address.WithZone("")], names[p.RouterID]), Away: p.Away, BFD: p.BFD, Received: p.Received, Refused: p.Refused, Sent: p.Sent, HoldTime: api.Seconds(p.HoldTime),
 			LastError: p.LastError, Problem: p.Problem,
 		})
 	}

@@ -34,7 +34,7 @@ func (a *Agent) overview() (overview.Cluster, bool) {
 	u := a.under
 	a.mu.Unlock()
 	o := overview.Cluster{
-		View: c.View(), Health: c.Health(), ID: c.ID(), Self: a.selfNode(cfg, u), Now: time.Now(), Up: time.Since(a.started),
+		View: c.View(), Health: c.Health(), ID: c.ID(), Self: a.selfNode(cfg, u), Drain: a.drainView(), Now: time.Now(), Up: time.Since(a.started),
 		Where: "etcd at " + strings.Join(cfg.Store.Etcd.Endpoints, ", "),
 	}
 	if book := a.bookNow(); book != nil {
@@ -81,19 +81,37 @@ func (a *Agent) Nodes(context.Context) ([]api.Member, error) {
 	return o.Nodes(), nil
 }
 
+// drainView is this node's own drain; nil when it does not drain.
+func (a *Agent) drainView() *api.Drain {
+	state, since, refuse := a.drainState()
+	if state == "" {
+		return nil
+	}
+	d := &api.Drain{State: state, Since: since, Refuse: refuse}
+	if c := a.clus(); c != nil {
+		d.By = c.View().Drains[a.nodeName()].Value.By
+	}
+	return d
+}
+
 // Drain implements api.Members.
 func (a *Agent) Drain(ctx context.Context, req api.DrainRequest) error {
 	ctx, cancel := context.WithTimeout(ctx, clusterTime)
 	defer cancel()
+	if req.Node == "" || req.Node == a.nodeName() {
+		if req.Drain {
+			return clusterError(a.drainSelf(ctx, req.Refuse))
+		}
+		return clusterError(a.undrainSelf(ctx))
+	}
 	c, _, err := a.members()
-	name := cmp.Or(req.Node, a.nodeName())
 	switch {
 	case err != nil:
 		return err
 	case req.Drain:
-		return clusterError(c.Drain(ctx, name, req.Refuse))
+		return clusterError(c.Drain(ctx, req.Node, req.Refuse))
 	}
-	return clusterError(c.Undrain(ctx, name))
+	return clusterError(c.Undrain(ctx, req.Node))
 }
 
 // RemoveNode implements api.Members.
@@ -216,6 +234,7 @@ func (a *Agent) clusterConditions(s api.Status) []api.Condition {
 		}
 		f.add("drained", api.SeverityWarning, "`fairway node undrain` ends it", "this node is %s, asked for at %s%s", d.State, d.Since.Format(time.RFC3339), more)
 	}
+	f = append(f, a.meshProblems()...)
 	o, ok := a.overview()
 	if !ok {
 		return f
