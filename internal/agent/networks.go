@@ -74,13 +74,12 @@ func (n *networks) run(ctx context.Context, client *engine.Client) error {
 		case <-ctx.Done():
 			return nil
 		case <-n.marked:
+			delay = networksAgain // something has changed, so it may go better now
 		case <-timer.C:
 		}
 		next := networksMost
-		if again := n.look(ctx); again {
+		if n.look(ctx) {
 			next, delay = delay, min(2*delay, networksMost)
-		} else {
-			delay = networksAgain
 		}
 		timer.Reset(next)
 	}
@@ -101,8 +100,7 @@ func (n *networks) look(ctx context.Context) (again bool) {
 	if n.lostByStore(ctx, c, v, known) {
 		return true
 	}
-	names := slices.Sorted(maps.Keys(v.Networks))
-	if len(names) == 0 && len(n.problems()) == 0 && !n.mayHaveLeftovers() {
+	if len(v.Networks) == 0 && len(n.problems()) == 0 && !n.mayHaveLeftovers() {
 		return false
 	}
 	have, err := n.client.Networks(ctx, n.a.config().Docker.Name)
@@ -111,20 +109,18 @@ func (n *networks) look(ctx context.Context) (again bool) {
 		return true
 	}
 	trouble := map[string]trouble{}
-	for _, name := range names {
-		s, t := n.settle(ctx, v.Networks[name].Value, have)
+	for name, e := range v.Networks {
+		s, t := n.settle(ctx, e.Value, have)
 		if t != nil {
 			trouble[name] = *t
 		}
-		if err := n.record(ctx, c, v.Networks[name].Value, s, known[name]); err != nil && !errors.Is(err, store.ErrUnreachable) {
-			n.a.log.Warn("cannot record the state of a network", slog.String("network", name), slog.Any("err", err))
+		if !n.recorded(ctx, c, e.Value, s, known[name]) {
 			again = true
 		}
-		again = again || s.State != "" && s.State != cluster.StateReady
 	}
 	n.leftovers(ctx, v, have, trouble)
 	n.note(trouble)
-	return again
+	return again || len(trouble) > 0
 }
 
 // note takes over what is wrong, and logs what is news.
@@ -286,21 +282,28 @@ func (n *networks) users(ctx context.Context, d engine.Network) ([]string, error
 	return names, nil
 }
 
-// record writes how a network stands on this node, and keeps on disk that the node has it.
-func (n *networks) record(ctx context.Context, c *cluster.Cluster, want cluster.Network, s cluster.NetworkState, known cluster.Network) error {
+// recorded writes how a network stands on this node, and keeps on disk that the node has it. It returns false when it is
+// to be tried again.
+func (n *networks) recorded(ctx context.Context, c *cluster.Cluster, want cluster.Network, s cluster.NetworkState, known cluster.Network) bool {
+	var err error
 	if s.State == "" {
-		if err := c.ForgetNetwork(ctx, want.Name); err != nil {
-			return err
+		// In this order: a network that this node knows and the store does not is one that the store has lost.
+		if err = c.ForgetNetwork(ctx, want.Name); err == nil {
+			err = c.DeleteState(ctx, want.Name)
 		}
-		return c.DeleteState(ctx, want.Name)
+	} else {
+		err = c.SetState(ctx, s)
+		if err == nil && s.State == cluster.StateReady && !known.Created.Equal(want.Created) {
+			err = c.NoteNetwork(ctx, want.Name)
+		}
 	}
-	if err := c.SetState(ctx, s); err != nil && !errors.Is(err, cluster.ErrNoNetwork) {
-		return err
+	switch {
+	case err == nil, errors.Is(err, cluster.ErrNoNetwork), ctx.Err() != nil:
+		return true // it went meanwhile, which wakes us
+	case !errors.Is(err, store.ErrUnreachable):
+		n.a.log.Warn("cannot record the state of a network", slog.String("network", want.Name), slog.Any("err", err))
 	}
-	if s.State == cluster.StateReady && !known.Created.Equal(want.Created) {
-		return c.NoteNetwork(ctx, want.Name)
-	}
-	return nil
+	return false
 }
 
 // mayHaveLeftovers says whether the book has a network that is, or was, the cluster's.
