@@ -78,7 +78,7 @@ func newLabUpCommand() *cobra.Command {
 	var o lab.Options
 	var topology, daemon string
 	cmd := &cobra.Command{
-		Use:   "up [--hosts N] [--topology FORM] [--store KIND] [--rootfs LIST]",
+		Use:   "up [--hosts N] [--topology FORM] [--store KIND]",
 		Short: "Make the lab",
 		Long:  `Make the lab: hosts, switch, engines, agents. What is missing of root file systems is built first, once, by mmdebstrap. When it fails or is interrupted, what there is of the lab is taken down.`,
 		Example: `  fairway lab up

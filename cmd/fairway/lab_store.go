@@ -26,7 +26,7 @@ func labStoreActions() map[string]func(context.Context, *lab.Store) error {
 func newLabStoreCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "store",
-		Short: "Stop, start, kill, freeze or restore the store, or cut a host off from it",
+		Short: "Stop, start or restore the lab's store, or cut a host off from it",
 		Long:  `The store of a lab that was made with --store etcd: this machine's etcd, in a namespace of its own on the lab's wire.`,
 		Example: `  fairway lab store kill9
   fairway lab store start

@@ -119,7 +119,9 @@ func (a *Agent) conditionsNow(cfg *config.Config, s api.Status, res result, eng 
 		f.add("starting", api.SeverityWarning, "", "not ready: %s", s.Reason)
 	}
 	f.kernel(s, res)
-	f.peers(s.Fabric.Peers)
+	if s.Store == nil || s.Store.Fenced == "" { // nobody talks to a node that was removed
+		f.peers(s.Fabric.Peers)
+	}
 	f = append(f, a.clusterConditions(s)...)
 	names := a.names()
 	for _, c := range a.rib.Conflicts() {
@@ -207,9 +209,12 @@ func (a *Agent) stamp(now []api.Condition) []api.Condition {
 	next := make(map[string]api.Condition, len(now))
 	for i := range now {
 		key := now[i].Code + "\x00" + now[i].Text
-		now[i].Since = time.Now()
-		if was, ok := a.conditions[key]; ok {
+		switch was, ok := a.conditions[key]; {
+		case !now[i].Since.IsZero(): // who found it knows
+		case ok:
 			now[i].Since = was.Since
+		default:
+			now[i].Since = time.Now()
 		}
 		next[key] = now[i]
 	}

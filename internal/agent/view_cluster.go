@@ -233,6 +233,7 @@ func (a *Agent) clusterConditions(s api.Status) []api.Condition {
 			more = "; new containers are refused"
 		}
 		f.add("drained", api.SeverityWarning, "`fairway node undrain` ends it", "this node is %s, asked for at %s%s", d.State, d.Since.Format(time.RFC3339), more)
+		f[len(f)-1].Since = d.Since
 	}
 	f = append(f, a.meshProblems()...)
 	o, ok := a.overview()

@@ -107,6 +107,9 @@ func (c Cluster) state(m api.Member) string {
 
 // Removal is what a node held, of which c is the overview from before it was removed.
 func (c Cluster) Removal(r cluster.Removal, removed bool) api.Removal {
+	if n, known := c.View.Nodes[r.Node.Name]; known {
+		r.Node = n.Value
+	}
 	out := api.Removal{Node: c.Member(r.Node), Removed: removed}
 	if !r.Seen.IsZero() {
 		out.Node.LastSeen = r.Seen

@@ -86,6 +86,7 @@ func (f *findings) store(c Cluster) {
 		f.add("store-unreachable", api.SeverityError,
 			"containers, routes and sessions go on, and new containers start from blocks held here; new blocks, explicit addresses and the cluster's commands wait. Is the store up, and open from here?",
 			"the store (%s) is unreachable since %s", c.Where, h.Since.Format(time.RFC3339))
+		(*f)[len(*f)-1].Since = h.Since
 	}
 	switch {
 	case h.Fenced != "":
