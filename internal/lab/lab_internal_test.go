@@ -273,7 +273,7 @@ func TestDemoText(t *testing.T) {
 	if diff := cmp.Diff(want, table.head()+"\n"+table.row(x)); diff != "" {
 		t.Error(diff)
 	}
-	for line := range strings.Lines(table.row(x) + "\n" + whatNext("sudo bin/fairway", []demoContainer{a, b})) {
+	for line := range strings.Lines(table.row(x) + "\n" + whatNext("sudo bin/fairway", []demoContainer{a, b}, true)) {
 		if len(line) > width {
 			t.Errorf("%d columns: %s", len(line), line)
 		}
