@@ -158,7 +158,7 @@ func (c *Cluster) tell(news touched) {
 			break
 		}
 	}
-	if news.owners[c.ID()] || news.kinds[poolPrefix] || news.kinds[tombstonePrefix] {
+	if news.owners[c.ID()] || news.kinds[poolPrefix] || news.kinds[tombstonePrefix] || news.kinds[networkPrefix] || news.kinds[statePrefix] {
 		wake(c.wakeReconcile)
 	}
 	c.cfg.Changed()
