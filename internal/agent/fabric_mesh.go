@@ -42,6 +42,25 @@ type meshState struct {
 	mu       sync.Mutex
 	members  map[string]mesh.Member
 	problems []mesh.Problem
+	known    bool // members were looked at in this run
+	reflects bool // one of them is a reflector
+	handOver time.Time
+}
+
+// handOver is how long a full mesh stays once there are reflectors.
+const handOver = time.Minute
+
+// handingOver says whether it does. mark asks for a pass, at the end.
+func (m *meshState) handingOver(mark func() uint64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	reflects := mesh.Reflected(m.members)
+	if reflects && !m.reflects && m.known {
+		m.handOver = time.Now().Add(handOver)
+		time.AfterFunc(handOver, func() { mark() })
+	}
+	m.reflects, m.known = reflects, true
+	return time.Now().Before(m.handOver)
 }
 
 // load reads who an earlier run knew.
@@ -91,7 +110,7 @@ func (a *Agent) meshPeers(cfg *config.Config) []fabric.MeshPeer {
 	a.mu.Lock()
 	u := a.under
 	a.mu.Unlock()
-	in := mesh.Input{Cfg: cfg, Self: a.selfNode(cfg, u), Members: members}
+	in := mesh.Input{Cfg: cfg, Self: a.selfNode(cfg, u), Members: members, HandOver: a.mesh.handingOver(a.loop.mark)}
 	if v.Complete {
 		in.Live = v.Live
 	}

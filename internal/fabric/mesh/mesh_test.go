@@ -128,6 +128,7 @@ func TestOneSideConnects(t *testing.T) {
 	}
 }
 
+// The number of nodes decides about who should be in the middle.
 func TestLimits(t *testing.T) {
 	var all []cluster.Node
 	for i := range 250 {
@@ -139,6 +140,12 @@ func TestLimits(t *testing.T) {
 			return ""
 		}
 		return problems[0].Code
+	}
+	marked := node(2)
+	marked.RouteReflector = true
+	in := mesh.Input{Cfg: config.Default(), Self: all[0], Members: members(all[1], marked), HandOver: true}
+	if peers, _ := mesh.Peers(in); len(peers) != 2 || !mesh.Reflected(in.Members) || mesh.Reflected(members(all...)) {
+		t.Errorf("while it is handed over to reflectors: %+v", peers)
 	}
 	cfg, reflector := config.Default(), config.Default()
 	reflector.BGP.RouteReflector = true
