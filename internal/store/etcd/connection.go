@@ -7,6 +7,7 @@ import (
 	"net"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/client/v3/credentials"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
@@ -35,7 +36,21 @@ func (s *Store) dialOptions() []grpc.DialOption {
 			return c, err
 		}),
 		grpc.WithTransportCredentials(notingCredentials{creds, s}),
+		grpc.WithChainUnaryInterceptor(refuseStaleToken),
 	}
+}
+
+// errStaleToken says that etcd does not know our token any more, and has done nothing.
+var errStaleToken = errors.New("etcd has forgotten who we are")
+
+// refuseStaleToken keeps the client from asking for a new token by itself: it would send the old one with that, which
+// etcd 3.4 refuses, and the client would try again until the time of the call is over. A new client has no old one.
+func refuseStaleToken(ctx context.Context, method string, req, reply any, c *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	err := call(ctx, method, req, reply, c, opts...)
+	if errors.Is(rpctypes.Error(err), rpctypes.ErrInvalidAuthToken) {
+		return errStaleToken
+	}
+	return err
 }
 
 // note remembers why a connection is not.

@@ -95,7 +95,7 @@ func Open(cfg Config) (*Store, error) {
 		return nil, err
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.wg.Go(s.keepAlive)
+	s.spawn(s.keepAlive)
 	return s, nil
 }
 
@@ -105,7 +105,9 @@ func (s *Store) Where() string { return "etcd at " + strings.Join(s.cfg.Endpoint
 // Close ends all calls and watches. What was written with Txn.Live stays until its time is over: the process may be one
 // that comes back at once.
 func (s *Store) Close() error {
+	s.mu.Lock()
 	s.cancel()
+	s.mu.Unlock()
 	s.wg.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -163,7 +165,7 @@ func (s *Store) connected(ctx context.Context) (*clientv3.Client, error) {
 		return nil, errors.Join(s.ctx.Err(), c.Close())
 	}
 	s.client = c
-	s.wg.Go(func() { s.followConnection(c) })
+	s.spawn(func() { s.followConnection(c) })
 	return c, nil
 }
 
@@ -173,15 +175,28 @@ func (s *Store) current() *clientv3.Client {
 	return s.client
 }
 
-// forget drops the client, so that the next call makes one with the password as it is by then.
+// forget drops the client, so that the next call makes one with the password as it is by then. Calls under way have the
+// time to end.
 func (s *Store) forget(c *clientv3.Client) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.client == c {
-		s.client = nil
-		_ = c.Close() // nothing is lost with it
+	if s.client != c || s.ctx.Err() != nil {
+		return
 	}
+	s.client = nil
+	s.spawn(func() {
+		last := time.NewTimer(callTimeout)
+		defer last.Stop()
+		select {
+		case <-last.C:
+		case <-s.ctx.Done():
+		}
+		_ = c.Close() // nothing is lost with it
+	})
 }
+
+// spawn runs what Close waits for. It needs the lock, and a store that is not closed.
+func (s *Store) spawn(work func()) { s.wg.Go(work) }
 
 // do runs one call: bounded, with the client, and its error put into the store's words. What names the call, as in
 // "read record x".
@@ -197,6 +212,12 @@ func (s *Store) do(ctx context.Context, what string, call func(context.Context, 
 	c, err := s.connected(bound)
 	if err == nil {
 		err = call(bound, c)
+	}
+	if errors.Is(err, errStaleToken) && c != nil {
+		s.forget(c)
+		if c, err = s.connected(bound); err == nil {
+			err = call(bound, c)
+		}
 	}
 	if s.ctx.Err() != nil {
 		err = errors.New("the store was closed")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -271,6 +272,53 @@ func TestLiveRecordEndsWithItsOwner(t *testing.T) {
 	if got := content(list(t, other, "")); got != "node/a=1" {
 		t.Error(got)
 	}
+}
+
+// TestOneOfTwoEndpoints uses the member that is there, and goes on with it when the other one comes and goes.
+func TestOneOfTwoEndpoints(t *testing.T) {
+	t.Parallel()
+	srv, other := etcdtest.Start(t), etcdtest.Start(t)
+	other.Stop()
+	s := open(t, etcd.Config{Endpoints: []string{other.Endpoint(), srv.Endpoint()}})
+	for range 10 {
+		start := time.Now()
+		commit(t, s, put("k", "v"))
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("took %v", took)
+		}
+	}
+}
+
+// TestImpatientCaller gives up before etcd can answer: that says nothing about etcd.
+func TestImpatientCaller(t *testing.T) {
+	srv := etcdtest.Start(t)
+	var logged strings.Builder
+	s := open(t, etcd.Config{Endpoints: []string{srv.Endpoint()}, Log: slog.New(slog.NewTextHandler(&logged, nil))})
+	answers(t, s)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Microsecond)
+	defer cancel()
+	start := time.Now()
+	_, err := s.Commit(ctx, put("k", "v"))
+	if !errors.Is(err, store.ErrUnreachable) && !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > time.Second {
+		t.Errorf("after %v: %v", time.Since(start), err)
+	}
+	if err := s.Close(); err != nil || logged.Len() != 0 {
+		t.Errorf("%v; logged:\n%s", err, logged.String())
+	}
+}
+
+func TestStoreIsFull(t *testing.T) {
+	srv := etcdtest.Start(t, "--quota-backend-bytes", "1000000")
+	s := open(t, etcd.Config{Endpoints: []string{srv.Endpoint()}})
+	txn := store.Txn{Put: map[string][]byte{"k": make([]byte, 100_000)}}
+	var err error
+	for i := 0; i < 100 && err == nil; i++ {
+		_, err = s.Commit(t.Context(), txn)
+	}
+	if err == nil || errors.Is(err, store.ErrUnreachable) || !strings.Contains(err.Error(), "etcdctl alarm disarm") {
+		t.Errorf("%v", err)
+	}
+	list(t, s, "") // reading goes on
 }
 
 func TestTooLargeTransaction(t *testing.T) {

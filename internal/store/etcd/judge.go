@@ -15,11 +15,17 @@ import (
 	"fairway/internal/store"
 )
 
+// impatient is a time so short that an answer that did not come in it says nothing about etcd.
+const impatient = time.Second
+
 // judge puts the outcome of a call that began at start into the store's words, and remembers since when etcd does not
 // answer. The context is the caller's.
 func (s *Store) judge(ctx context.Context, start time.Time, c *clientv3.Client, err error) error {
 	switch {
 	case unanswered(err) && !errors.Is(ctx.Err(), context.Canceled):
+		if ctx.Err() != nil && time.Since(start) < impatient {
+			return &store.UnreachableError{Where: s.Where(), Since: start, Cause: err}
+		}
 		return s.markDown(start, err)
 	case unanswered(err):
 		return ctx.Err()
@@ -40,6 +46,8 @@ func (s *Store) refused(c *clientv3.Client, err error) error {
 		return s.denied(err)
 	case errors.Is(err, rpctypes.ErrPermissionDenied), errors.Is(err, rpctypes.ErrUserNotFound):
 		return s.denied(err)
+	case errors.Is(err, rpctypes.ErrNoSpace):
+		return fmt.Errorf("%w (%s); compact and defragment it, then: etcdctl alarm disarm", err, s.Where())
 	}
 	return err
 }

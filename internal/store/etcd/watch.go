@@ -20,7 +20,13 @@ var errConnectionLost = errors.New("the connection was lost")
 // or store.ErrDenied when etcd says so.
 func (s *Store) Watch(ctx context.Context, prefix string, after uint64) <-chan store.Update {
 	out := make(chan store.Update)
-	s.wg.Go(func() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		close(out)
+		return out
+	}
+	s.spawn(func() {
 		defer close(out)
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
