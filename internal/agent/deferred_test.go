@@ -28,11 +28,11 @@ func (*told) Update(context.Context, *config.Config, kernel.Facts) error { retur
 func TestDeferredUntilSomebodyIsThere(t *testing.T) {
 	cfg, pools := config.Default(), []netip.Prefix{netip.MustParsePrefix("10.9.0.0/16")}
 	somebody := []fabric.MeshPeer{{Node: "h2", Peer: config.Peer{Address: netip.MustParseAddr("10.77.0.12")}}}
-	var real *told
+	var begun *told
 	began := 0
 	d := newDeferred(func(*config.Config) (fabric.Fabric, error) {
-		real = &told{Silent: fabric.NewSilent("bgp")}
-		return real, nil
+		begun = &told{Silent: fabric.NewSilent("bgp")}
+		return begun, nil
 	}, func() { began++ })
 	update := func() {
 		t.Helper()
@@ -47,15 +47,15 @@ func TestDeferredUntilSomebodyIsThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	update()
-	if real != nil || began != 0 {
+	if begun != nil || began != 0 {
 		t.Fatal("it began without a peer")
 	}
 	if err := d.SetMesh(somebody); err != nil {
 		t.Fatal(err)
 	}
 	update()
-	if real == nil || began != 1 || !slices.Equal(real.pools, pools) || !slices.Equal(real.mesh, somebody) {
-		t.Fatalf("after the first peer: %+v, began %d times", real, began)
+	if begun == nil || began != 1 || !slices.Equal(begun.pools, pools) || !slices.Equal(begun.mesh, somebody) {
+		t.Fatalf("after the first peer: %+v, began %d times", begun, began)
 	}
 	want := map[netip.Prefix]fabric.Announcement{pools[0]: {Kind: "block"}}
 	if err := d.Announce(t.Context(), want); err != nil {
@@ -65,8 +65,8 @@ func TestDeferredUntilSomebodyIsThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	update()
-	if len(real.mesh) != 0 || began != 1 || !slices.Equal(real.announced(), pools) {
-		t.Errorf("after the last peer left: %+v, began %d times", real, began)
+	if len(begun.mesh) != 0 || began != 1 || !slices.Equal(begun.announced(), pools) {
+		t.Errorf("after the last peer left: %+v, began %d times", begun, began)
 	}
 	cancel()
 	if err := <-ended; err != nil {

@@ -42,7 +42,7 @@ type meshState struct {
 	mu       sync.Mutex
 	members  map[string]mesh.Member
 	problems []mesh.Problem
-	known    bool // members were looked at in this run
+	known    bool // there were members when they were looked at last
 	reflects bool // one of them is a reflector
 	handOver time.Time
 }
@@ -59,7 +59,7 @@ func (m *meshState) handingOver(mark func() uint64) bool {
 		m.handOver = time.Now().Add(handOver)
 		time.AfterFunc(handOver, func() { mark() })
 	}
-	m.reflects, m.known = reflects, true
+	m.reflects, m.known = reflects, len(m.members) > 0
 	return time.Now().Before(m.handOver)
 }
 

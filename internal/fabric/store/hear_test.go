@@ -337,7 +337,7 @@ func TestWrite(t *testing.T) {
 	wrote("after the end", "h1 10.9.2.0/26 block")
 }
 
-func eventually(tb testing.TB, what string, cond func() error) time.Duration {
+func eventually(tb testing.TB, what string, cond func() error) {
 	tb.Helper()
 	start := time.Now()
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -345,7 +345,7 @@ func eventually(tb testing.TB, what string, cond func() error) time.Duration {
 	for {
 		err := cond()
 		if err == nil {
-			return time.Since(start)
+			return
 		}
 		if time.Since(start) > 30*time.Second {
 			tb.Fatalf("%s: %v", what, err)
