@@ -129,8 +129,7 @@ func (c *Cluster) claimBlock(ctx context.Context, spec PoolSpec, covering netip.
 		return Block{}, err
 	}
 	defer release()
-	seed := c.firstChoice(spec)
-	for ctx.Err() == nil {
+	for try := 0; ctx.Err() == nil; try++ {
 		v := c.View()
 		if err := c.claimable(v); err != nil {
 			return Block{}, err
@@ -147,7 +146,7 @@ func (c *Cluster) claimBlock(ctx context.Context, spec PoolSpec, covering netip.
 		if covering.IsValid() {
 			cidr, seen, err = c.blockWith(ctx, v, spec, covering)
 		} else {
-			cidr, err = c.freeBlock(v, spec, seed)
+			cidr, err = c.freeBlock(v, spec, c.firstChoice(spec), try > 0)
 		}
 		if err != nil {
 			return Block{}, err
@@ -155,7 +154,6 @@ func (c *Cluster) claimBlock(ctx context.Context, spec PoolSpec, covering netip.
 		b := Block{CIDR: cidr, Pool: spec.CIDR, Node: c.Name(), NodeID: c.ID(), Claimed: c.cfg.Now().UTC()}
 		switch err := c.write(ctx, v, t, b.Key(), seen, b); {
 		case errors.Is(err, store.ErrConflict):
-			seed = c.anyChoice(spec)
 			continue
 		case err != nil:
 			return Block{}, err

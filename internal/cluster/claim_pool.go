@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"hash/fnv"
+	"iter"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
@@ -170,30 +171,61 @@ func (c *Cluster) firstChoice(spec PoolSpec) uint64 {
 	return h.Sum64() % blocksOf(spec)
 }
 
-func (c *Cluster) anyChoice(spec PoolSpec) uint64 { return rand.Uint64N(blocksOf(spec)) }
+// manyBlocks is among how many blocks one is chosen at random.
+const manyBlocks = 4096
 
-// freeBlock is the first block from the i-th on that nobody has.
-func (c *Cluster) freeBlock(v *View, spec PoolSpec, i uint64) (netip.Prefix, error) {
-	n := blocksOf(spec)
-	// Few blocks are not to be had, so that one is found soon; a pool may have more than can be looked at.
-	for looked := uint64(0); looked < min(n, uint64(len(v.Blocks))+1<<17); looked++ {
-		cidr := nth(spec, i)
-		if spec.Static.IsValid() && spec.Static.Overlaps(cidr) {
-			skip := uint64(1)
-			if spec.Static.Bits() < spec.BlockSize {
-				skip = 1 << min(spec.BlockSize-spec.Static.Bits(), 62)
-				i -= i % skip // its first block
-			}
-			i = (i + skip) % n
-			continue
-		}
-		if c.notOurs(v, BlockKey{spec.CIDR, cidr}.String(), cidr, spec) == nil && !useless(spec, cidr) {
+// freeBlock is a block that nobody has: the first from the i-th on, or, after a conflict, any of those that follow.
+func (c *Cluster) freeBlock(v *View, spec PoolSpec, i uint64, any bool) (netip.Prefix, error) {
+	if any {
+		if cidr, ok := anyFree(v, spec); ok && c.notOurs(v, BlockKey{spec.CIDR, cidr}.String(), cidr, spec) == nil {
 			return cidr, nil
 		}
-		i = (i + 1) % n
+	}
+	for cidr := range free(v, spec, i) {
+		if c.notOurs(v, BlockKey{spec.CIDR, cidr}.String(), cidr, spec) == nil {
+			return cidr, nil
+		}
 	}
 	return netip.Prefix{}, fmt.Errorf("%w: all blocks outside the static range are claimed (%s): remove nodes that are gone for good with `fairway node rm`, or use a larger subnet",
 		ErrNoBlock, v.holders(spec.CIDR))
+}
+
+// anyFree chooses among some thousand blocks, so that nodes that were in each other's way once are not so again.
+func anyFree(v *View, spec PoolSpec) (cidr netip.Prefix, ok bool) {
+	n := 0
+	for candidate := range free(v, spec, rand.Uint64N(blocksOf(spec))) {
+		if n++; rand.IntN(n) == 0 {
+			cidr = candidate
+		}
+		if n == manyBlocks {
+			break
+		}
+	}
+	return cidr, n > 0
+}
+
+// free are the blocks that are in nobody's name, from the i-th on.
+func free(v *View, spec PoolSpec, i uint64) iter.Seq[netip.Prefix] {
+	return func(yield func(netip.Prefix) bool) {
+		n := blocksOf(spec)
+		// A pool may have more blocks than can be looked at, but then most of them are free.
+		for range min(n, uint64(len(v.Blocks))+1<<17) {
+			cidr := nth(spec, i)
+			if spec.Static.IsValid() && spec.Static.Overlaps(cidr) {
+				skip := uint64(1)
+				if spec.Static.Bits() < spec.BlockSize {
+					skip = 1 << min(spec.BlockSize-spec.Static.Bits(), 62)
+					i -= i % skip // its first block
+				}
+				i = (i + skip) % n
+				continue
+			}
+			i = (i + 1) % n
+			if _, taken := v.Blocks[BlockKey{spec.CIDR, cidr}]; !taken && !useless(spec, cidr) && !yield(cidr) {
+				return
+			}
+		}
+	}
 }
 
 // nth is the block with the number.

@@ -20,7 +20,8 @@ type Claim struct {
 	Block    netip.Prefix // zero: it is an address
 	Addr     netip.Addr   // zero: it is a block
 	Endpoint string       // that has the address; "": none yet
-	// Pending tells that it is being claimed just now, so that it is to be left alone.
+	// Pending tells that it is to be left alone for a moment: it is being claimed just now, or, when it is being released,
+	// still announced.
 	Pending bool
 	// Releasing tells that the node is done with it. Once told, it does not come back without being claimed anew.
 	Releasing bool

@@ -113,7 +113,7 @@ func (c *Cluster) settle(ctx context.Context, k Claim) (left bool, err error) {
 	mine := o.revision != 0 && c.mine(o.id)
 	switch {
 	case k.Pending, v.Unread[k.Key()] != nil: // one that cannot be read was written by a newer version, which knows what it means
-		return false, nil
+		return k.Releasing, nil
 	case k.Releasing && mine:
 		if err := c.giveBack(ctx, k); err != nil {
 			return true, err

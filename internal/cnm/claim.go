@@ -10,6 +10,7 @@ import (
 
 	"fairway/internal/cluster"
 	"fairway/internal/ipam"
+	"fairway/internal/store"
 )
 
 // Claimer claims in the store what this node's blocks do not have; cluster.Cluster is one. It calls the book's methods of
@@ -76,7 +77,7 @@ func (b *Book) claiming(ctx context.Context, work func(c *change, granted []neti
 	var granted []netip.Addr
 	var held []string
 	defer func() { b.unpend(ctx, held) }()
-	store, cancel := context.WithTimeout(ctx, claimTime)
+	brief, cancel := context.WithTimeout(ctx, claimTime)
 	defer cancel()
 	for try := 0; ; try++ {
 		err := b.edit(ctx, func(c *change) error { return work(c, granted) })
@@ -84,7 +85,7 @@ func (b *Book) claiming(ctx context.Context, work func(c *change, granted []neti
 		if !errors.As(err, &lack) || try == maxClaims {
 			return err
 		}
-		key, why := b.supply(store, lack)
+		key, why := b.supply(brief, lack)
 		if key != "" {
 			held = append(held, key)
 		}
@@ -166,7 +167,7 @@ func (b *Book) takeTurn(ctx context.Context, pool string) (waited bool, done fun
 		<-turn
 		return true, nil, nil
 	case <-ctx.Done():
-		return true, nil, fmt.Errorf("wait for another claim in this pool: %w", ctx.Err())
+		return true, nil, fmt.Errorf("the store did not answer an earlier claim in this pool within %v: %w", claimTime, store.ErrUnreachable)
 	}
 }
 
