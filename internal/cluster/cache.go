@@ -196,6 +196,7 @@ func (c *cache) replace(o *cache) touched {
 	defer c.mu.Unlock()
 	was := c.now
 	c.now, c.own = o.now, o.own
+	c.now.Gone = was.Gone
 	var news touched
 	for _, k := range c.kinds {
 		if !k.same(&was, &c.now) {
@@ -213,6 +214,7 @@ func (c *cache) apply(u store.Update, at time.Time) touched {
 	var news touched
 	for _, e := range u.Events {
 		if e.Deleted {
+			c.gone(e.Key, at)
 			c.drop(e.Key, &news)
 		} else {
 			c.put(e.Record, &news)
@@ -220,6 +222,20 @@ func (c *cache) apply(u store.Update, at time.Time) touched {
 	}
 	c.reached(max(u.Revision, c.now.Revision), at)
 	return news
+}
+
+// gone notes when a node stopped being alive.
+func (c *cache) gone(key string, at time.Time) {
+	node, ok := strings.CutPrefix(key, alivePrefix)
+	if !ok {
+		return
+	}
+	fresh := maps.Clone(c.now.Gone) // it may be in somebody's hands
+	if fresh == nil {
+		fresh = map[string]time.Time{}
+	}
+	fresh[node] = at
+	c.now.Gone = fresh
 }
 
 // reached notes up to where the cache goes, and wakes who waits for that.

@@ -15,6 +15,8 @@ const (
 	probeInterval  = time.Second     // the store is asked whether it is there, and how far it is
 	relistInterval = 5 * time.Minute // everything is listed again, whatever the watch said
 	listRetry      = time.Second
+	// sameRestore is how long what is said of a store that went back is about the time before that was seen.
+	sameRestore = 5 * time.Second
 )
 
 // relisting is a wish to list everything again.
@@ -73,14 +75,19 @@ func wait(ctx context.Context, d time.Duration) {
 
 // list reads everything into the cache, and tells whether the store is still the one it was.
 func (c *Cluster) list(ctx context.Context, restored bool) (uint64, error) {
+	// Before asking: the answer must not be behind what was known then.
 	before := c.View()
+	c.mu.Lock()
+	was := c.saved
+	c.mu.Unlock()
 	l, err := c.cfg.Store.List(ctx, root)
 	if err = c.heard(err); err != nil {
 		c.problem(err)
 		return 0, err
 	}
+	now := c.cfg.Now()
 	c.mu.Lock()
-	was := c.saved
+	restored = restored && now.Sub(c.health.Restored) > sameRestore
 	c.mu.Unlock()
 	switch {
 	case l.Revision < max(was.Revision, before.Revision):
@@ -88,7 +95,6 @@ func (c *Cluster) list(ctx context.Context, restored bool) (uint64, error) {
 	case was.StoreID != "" && l.StoreID != was.StoreID:
 		restored = true
 	}
-	now := c.cfg.Now()
 	if restored {
 		// Before the cache has it: who sees records gone is to know why.
 		c.mu.Lock()
@@ -180,6 +186,8 @@ func (c *Cluster) probe(ctx context.Context) error {
 }
 
 func (c *Cluster) probeOnce(ctx context.Context) {
+	v := c.View() // before asking: the answer must not be behind what was known then
+	wrote := c.lastAlive()
 	l, err := c.cfg.Store.List(ctx, AliveKey(c.Name()))
 	if err := c.heard(err); err != nil {
 		if ctx.Err() == nil {
@@ -187,13 +195,10 @@ func (c *Cluster) probeOnce(ctx context.Context) {
 		}
 		return
 	}
-	if v := c.View(); v.Complete && l.Revision < v.Revision {
+	if v.Complete && l.Revision < v.Revision {
 		c.askRelist(relisting{why: fmt.Sprintf("the store is at revision %d, and was at %d", l.Revision, v.Revision), restored: true})
 		return
 	}
-	c.mu.Lock()
-	wrote := c.aliveAt
-	c.mu.Unlock()
 	for _, r := range l.Records {
 		// Written by this run at a later revision than is there: what was written since is lost.
 		if r.Key == AliveKey(c.Name()) && r.Revision < wrote {

@@ -68,8 +68,11 @@ func (c *Cluster) begin(ctx context.Context) error {
 
 // saveRevision keeps how far the store was.
 func (c *Cluster) saveRevision(ctx context.Context) error {
-	rev := c.View().Revision
-	return c.save(ctx, func(s *saved) { s.Revision = max(s.Revision, rev) })
+	return c.save(ctx, func(s *saved) {
+		if v := c.View(); v.Complete {
+			s.Revision = v.Revision // as it is under the lock: a listing may have found the store gone back
+		}
+	})
 }
 
 // save changes what is kept over restarts.

@@ -31,6 +31,9 @@ type View struct {
 	// Unread are the records that this version cannot read, by key, with the reason. They are there, and somebody's.
 	Unread map[string]error
 
+	// Gone is when this agent saw nodes stop being alive, some seconds after they were last heard of.
+	Gone map[string]time.Time
+
 	PoolIndex uint64    // revision of the record at PoolIndexKey; 0: none yet
 	Revision  uint64    // of the store, up to which all changes are in
 	At        time.Time // when it was last known to be so
@@ -46,6 +49,9 @@ func (v *View) Live(node string) bool {
 // LastSeen is when the node was last known to be alive; zero when nobody knows.
 func (v *View) LastSeen(node string) time.Time {
 	at := v.Seen[node].Value.At
+	if gone := v.Gone[node]; gone.After(at) {
+		at = gone
+	}
 	if a, ok := v.Alive[node]; ok && a.Value.Since.After(at) {
 		return a.Value.Since
 	}
