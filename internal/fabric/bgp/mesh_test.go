@@ -2,6 +2,7 @@ package bgp_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -79,6 +80,38 @@ func TestMeshJoinAndLeave(t *testing.T) {
 	if p := n.peer("10.77.0.3"); p.Name != "" {
 		t.Errorf("peer of who left: %+v", p)
 	}
+}
+
+// With BFD a node of the mesh that falls silent is noticed within a second, and without it after the hold time.
+func TestMeshSilence(t *testing.T) {
+	if !isolated(t) {
+		return
+	}
+	others := segment(t, 2)
+	with := func(s settings) settings {
+		s.Mesh[0].Peer.BFD = true
+		return s
+	}
+	others[0].start(with(member(2, 1)), "10.9.2.0/26")
+	others[1].start(member(3, 1), "10.9.3.0/26")
+	n := startNode(t, with(member(1, 2, 3)))
+	eventually(t, "both", func() error {
+		// BFD is not trusted against a session that came up a moment ago.
+		if p := n.peer("10.77.0.2"); p.BFD != "up" || time.Since(p.Since) < 2*time.Second {
+			return fmt.Errorf("%+v", p)
+		}
+		return errors.Join(n.has("10.9.2.0/26", "10.77.0.2")(), n.has("10.9.3.0/26", "10.77.0.3")())
+	})
+	sh(t, "ip link set v0 nomaster; ip link set v1 nomaster")
+	took := within(t, 3*time.Second, "BFD", n.has("10.9.2.0/26"))
+	t.Logf("with BFD noticed after %v", took)
+	took = within(t, 12*time.Second, "hold time", n.has("10.9.3.0/26"))
+	t.Logf("without, %v later", took)
+	sh(t, "ip link set v0 master br0; ip link set v1 master br0")
+	took = eventually(t, "back", func() error {
+		return errors.Join(n.has("10.9.2.0/26", "10.77.0.2")(), n.has("10.9.3.0/26", "10.77.0.3")())
+	})
+	t.Logf("both are back after %v", took)
 }
 
 // The config has the last word about an address.
