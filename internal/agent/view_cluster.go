@@ -52,7 +52,7 @@ func (a *Agent) members() (*cluster.Cluster, overview.Cluster, error) {
 	case o.View.Complete:
 		return a.clus(), o, nil
 	case !o.Health.Reachable && !o.Health.Since.IsZero():
-		return nil, o, api.Unavailable(fmt.Errorf("the store (%s) is unreachable since %s, and was not read since the agent started", o.Where, o.Health.Since.Format(time.RFC3339)))
+		return nil, o, api.Unavailable(fmt.Errorf("%w, and was not read since the agent started", o.Unreachable()))
 	}
 	return nil, o, api.Unavailable(fmt.Errorf("the store (%s) is being read for the first time; try again", o.Where))
 }
@@ -122,6 +122,9 @@ func (a *Agent) RemoveNode(ctx context.Context, name string, dry bool) (api.Remo
 	}
 	if name == a.nodeName() {
 		return api.Removal{}, api.Conflict(fmt.Errorf("node %s is this one, and its agent runs: stop it, and remove the node from another one", name))
+	}
+	if !o.Health.Reachable { // nobody knows who is alive
+		return api.Removal{}, api.Unavailable(fmt.Errorf("remove node %s: %w", name, o.Unreachable()))
 	}
 	ctx, cancel := context.WithTimeout(ctx, clusterTime)
 	defer cancel()

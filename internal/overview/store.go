@@ -26,6 +26,11 @@ func (c Cluster) Store() *api.Store {
 	return s
 }
 
+// Unreachable is the error for what cannot be known while the store is away.
+func (c Cluster) Unreachable() error {
+	return fmt.Errorf("the store (%s) is unreachable since %s", c.Where, c.Health.Since.Format(time.DateTime))
+}
+
 // How long what has happened, or is about to be well, is told; how many alike; and when a pool is nearly full.
 const (
 	restoredShown = 10 * time.Minute
@@ -85,7 +90,7 @@ func (f *findings) store(c Cluster) {
 	if !h.Reachable && !h.Since.IsZero() {
 		f.add("store-unreachable", api.SeverityError,
 			"containers, routes and sessions go on, and new containers start from blocks held here; new blocks, explicit addresses and the cluster's commands wait. Is the store up, and open from here?",
-			"the store (%s) is unreachable since %s", c.Where, h.Since.Format(time.RFC3339))
+			"%v", c.Unreachable())
 		(*f)[len(*f)-1].Since = h.Since
 	}
 	switch {
