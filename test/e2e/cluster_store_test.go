@@ -32,7 +32,7 @@ type starts struct {
 func keepStarting(h *host, prefix, network string) *starts {
 	s := &starts{h: h, stop: make(chan struct{}), errs: map[string]int{}}
 	s.wg.Go(func() {
-		for i := 0; i < mostStarts; i++ {
+		for i := range mostStarts {
 			select {
 			case <-s.stop:
 				return
@@ -113,7 +113,7 @@ func TestClusterStoreRestored(t *testing.T) {
 	if err := store.Snapshot(t.Context(), old); err != nil {
 		t.Fatal(err)
 	}
-	s.agree("net", "--subnet", pool4)
+	s.agree("--subnet", pool4)
 	all := everywhere(t, s.hosts, "cc", "--network", "net")
 	everyPair(t, all)
 	pings := []*pinger{startPing(t, all[0], all[1].v4), startPing(t, all[1], all[2].v4), startPing(t, all[2], all[0].v4)}
@@ -182,7 +182,7 @@ func (s *site) needsStore(h *host) {
 // when the wire is back.
 func TestClusterPartition(t *testing.T) {
 	s := newCluster(t)
-	s.agree("net", "--subnet", pool4)
+	s.agree("--subnet", pool4)
 	cut := s.hosts[2]
 	all := everywhere(t, s.hosts, "cc", "--network", "net")
 	neighbour := cut.run("nn", "--network", "net")
@@ -231,7 +231,7 @@ func TestClusterPartition(t *testing.T) {
 // A node drains and comes back; one that was removed is fenced until it joins again.
 func TestClusterNodeLife(t *testing.T) {
 	s := newCluster(t)
-	s.agree("net", "--subnet", pool4)
+	s.agree("--subnet", pool4)
 	all := everywhere(t, s.hosts, "cc", "--network", "net")
 	everyPair(t, all)
 	h, boss := s.hosts[2], s.hosts[0]
