@@ -67,6 +67,7 @@ type Fabric struct {
 	want      map[netip.Prefix]fabric.Announcement
 	told      map[netip.Prefix]bool    // what GoBGP has; true: as about to be withdrawn
 	tells     uint64                   // counts changes of told
+	gone      map[netip.Prefix]uint64  // withdrawn a moment ago, with tells of then
 	sessions  map[string]*session      // by the peer's name
 	closing   map[netip.Addr]*api.Peer // being taken out of GoBGP
 	server    *server.BgpServer        // nil: not running
@@ -96,7 +97,7 @@ func New(c Config) (*Fabric, error) {
 		asn: c.Cfg.BGP.ASN, multipath: c.Cfg.BGP.Multipath, restarting: c.Restarting,
 		cfg: c.Cfg, facts: c.Facts,
 		queue: newQueue(), learned: newLearned(c.RIB), first: make(chan struct{}),
-		want: map[netip.Prefix]fabric.Announcement{}, told: map[netip.Prefix]bool{},
+		want: map[netip.Prefix]fabric.Announcement{}, told: map[netip.Prefix]bool{}, gone: map[netip.Prefix]uint64{},
 		sessions: map[string]*session{}, closing: map[netip.Addr]*api.Peer{}, counts: map[string]counted{},
 	}
 	if f.now == nil {
