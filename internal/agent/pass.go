@@ -43,6 +43,9 @@ func (a *Agent) input(ctx context.Context) (plan.Input, error) {
 	for _, b := range snap.Blocks {
 		in.Blocks = append(in.Blocks, b.CIDR)
 	}
+	if cfg.Fabric == config.FabricBGP {
+		in.Aggregates = cfg.BGP.Aggregate
+	}
 	for _, r := range cfg.Routes {
 		if r.Announce {
 			in.Announce = append(in.Announce, r.To)

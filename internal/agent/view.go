@@ -124,7 +124,7 @@ func (a *Agent) Routes(context.Context) ([]api.Route, error) {
 			v.Since = cmp.Or(since[key], a.started)
 		}
 		if r.Type == kernel.Blackhole {
-			v.Kind = "block"
+			v.Kind = cmp.Or(res.Output.Announce[key.Dst].Kind, "block")
 		} else if len(r.NextHops) > 0 {
 			v.Link = r.NextHops[0].Link
 		}

@@ -151,7 +151,7 @@ type Container struct {
 // Announced is a prefix told to other nodes.
 type Announced struct {
 	Prefix netip.Prefix `json:"prefix"`
-	Kind   string       `json:"kind"` // block, address, route
+	Kind   string       `json:"kind"` // block, address, aggregate, route
 }
 
 // Network is a Docker network of our driver.
@@ -178,8 +178,8 @@ type Subnet struct {
 // Route is one path to a prefix; a prefix with several ways is listed once for each.
 type Route struct {
 	Prefix   netip.Prefix `json:"prefix"`
-	Kind     string       `json:"kind"`           // container, block, learned, static
-	Via      netip.Addr   `json:"via,omitzero"`   // next hop; zero: on the link itself, or a blackhole (block)
+	Kind     string       `json:"kind"`           // container, block, aggregate, learned, static
+	Via      netip.Addr   `json:"via,omitzero"`   // next hop; zero: on the link itself, or a blackhole (block, aggregate)
 	Link     string       `json:"link,omitempty"` // "" for a blackhole, and while no link reaches the next hop
 	Source   string       `json:"source"`         // local, static, store, bgp
 	Peer     string       `json:"peer,omitempty"` // who told it

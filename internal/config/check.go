@@ -12,6 +12,7 @@ func (l *loader) check() {
 	l.checkNode()
 	l.checkDocker()
 	l.checkPools()
+	l.checkAggregates()
 	l.checkPeers()
 	l.checkNodes()
 	l.checkRoutes()

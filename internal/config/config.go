@@ -126,6 +126,7 @@ type BGP struct {
 	Mesh            bool           // with a store: peer with every node
 	RouteReflector  bool           // internal peers are clients of this node (RFC 4456)
 	Multipath       bool           // use all equally good paths
+	Aggregate       []netip.Prefix // announced by this node in place of the prefixes inside them; they never overlap
 	Peers           []Peer
 	BFD             BFD
 	Import          Import

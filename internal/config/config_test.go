@@ -60,6 +60,7 @@ func TestEveryKey(t *testing.T) {
 		BGP: BGP{
 			ASN: 4200000001, RouterID: addr("10.77.0.11"), Listen: netip.MustParseAddrPort("[::1]:1790"),
 			HoldTime: 30 * time.Second, RouteReflector: true,
+			Aggregate:       []netip.Prefix{prefix("10.9.0.0/16"), prefix("fd00:9::/48")},
 			GracefulRestart: GracefulRestart{RestartTime: time.Minute},
 			Peers: []Peer{
 				{Address: addr("10.77.0.1"), ASN: 64512, Port: 1179, TTLSecurity: true, BFD: true, HoldTime: 4 * time.Second, Passive: true},

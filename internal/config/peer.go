@@ -11,6 +11,18 @@ import (
 // maxPassword is the longest TCP MD5 key that the kernel takes, in bytes (TCP_MD5SIG_MAXKEYLEN of linux/tcp.h).
 const maxPassword = 80
 
+// checkAggregates refuses one inside another: it would be announced in place of itself.
+func (l *loader) checkAggregates() {
+	all := l.config.BGP.Aggregate
+	for i, p := range all {
+		for j, other := range all[:i] {
+			if l.ok("bgp.aggregate") && p.Overlaps(other) {
+				l.fail("bgp.aggregate", quote(kindText, p.String()), "overlaps %s, entry %d of the list", other, j)
+			}
+		}
+	}
+}
+
 func (l *loader) checkPeers() {
 	seen := map[string]int{}
 	for i := range l.config.BGP.Peers {

@@ -44,6 +44,8 @@ func TestRefused(t *testing.T) {
 		{"bgp: {asn: '1'}", `this is a string`},
 
 		// Values.
+		{"bgp: {aggregate: [0.0.0.0/0]}", `bgp.aggregate[0]: "0.0.0.0/0": want`},
+		{"bgp: {aggregate: [10.0.0.0/8, 10.9.0.0/16]}", `bgp.aggregate: "10.9.0.0/16": overlaps 10.0.0.0/8`},
 		{"bgp: {asn: 0}", `bgp.asn: 0: want a number from 1`},
 		{"bgp: {asn: 23456}", `bgp.asn: 23456: want`},
 		{"bgp: {asn: 65535}", `bgp.asn: 65535: want`},

@@ -80,6 +80,7 @@ func bgpFields(b *BGP) []field {
 		boolField("mesh", &b.Mesh),
 		boolField("routeReflector", &b.RouteReflector),
 		boolField("multipath", &b.Multipath),
+		listField("aggregate", wantPrefix, &b.Aggregate, parseUnicastPrefix, netip.Prefix.String),
 		objectField("gracefulRestart",
 			boolField("enabled", &b.GracefulRestart.Enabled),
 			durationField("restartTime", "a duration from 1s to 4095s in whole seconds (RFC 4724, 3)", &b.GracefulRestart.RestartTime,

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -89,19 +90,32 @@ func (h *Host) ConfigPath() string { return h.lab.path(h.Name, etcDir, "fairway.
 
 // writeConfig writes the agent's config.
 func (h *Host) writeConfig() error {
+	return replaceFile(h.ConfigPath(), []byte(h.config()), 0o644)
+}
+
+// config is the agent's config for the lab's hosts as they are now.
+func (h *Host) config() string {
 	config := agentConfig(h.HostInfo, h.lab.infos())
 	if h.lab.opts.AgentConfig != nil {
 		config = h.lab.opts.AgentConfig(h.HostInfo, config)
 	}
-	return replaceFile(h.ConfigPath(), []byte(config), 0o644)
+	return config
 }
 
-// meet tells a running host about the lab's hosts as they are now.
+// meet tells a running host about the lab's hosts as they are now. An agent whose config stays what it is is left alone.
 func (h *Host) meet(ctx context.Context) error {
 	if err := os.WriteFile(h.Path("/etc/hosts"), []byte(h.lab.hostsFile()), 0o644); err != nil {
 		return fmt.Errorf("write /etc/hosts: %w", err)
 	}
-	if err := h.writeConfig(); err != nil {
+	before, err := os.ReadFile(h.ConfigPath())
+	if err != nil {
+		return fmt.Errorf("read config of %s: %w", h.Name, err)
+	}
+	now := h.config()
+	if string(before) == now {
+		return nil
+	}
+	if err := replaceFile(h.ConfigPath(), []byte(now), 0o644); err != nil {
 		return err
 	}
 	pid, err := h.AgentPID(ctx)
@@ -111,8 +125,9 @@ func (h *Host) meet(ctx context.Context) error {
 	return h.SignalAgent(ctx, syscall.SIGHUP)
 }
 
-// agentConfig is the standard config of a node: its block of each pool, and BGP with every node on its segments.
-// Between segments, only the router speaks with both.
+// agentConfig is the standard config of a node: its block of each pool, and BGP with every other node. Where there is a
+// router, hosts speak with it alone; it tells them of the pools as a whole, so that each has one route of a pool and
+// needs to know of no other host.
 func agentConfig(h HostInfo, all []HostInfo) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "node:\n  name: %s\n  address: %s\n  address6: %s\n", h.Name, h.Address(), h.Address6())
@@ -123,9 +138,13 @@ func agentConfig(h HostInfo, all []HostInfo) string {
 		fmt.Fprintf(&b, "pools:\n  - cidr: %s\n    block: %s\n  - cidr: %s\n    block: %s\n", Pool4, h.Block4, Pool6, h.Block6)
 	}
 	fmt.Fprintf(&b, "bgp:\n  asn: %d\n  holdTime: %s\n", h.ASN, holdTime)
+	if h.Router() {
+		fmt.Fprintf(&b, "  aggregate: [%s, \"%s\"]\n", Pool4, Pool6)
+	}
+	routed := slices.ContainsFunc(all, HostInfo.Router)
 	var peers []string
 	for _, other := range all {
-		if other.Name == h.Name {
+		if other.Name == h.Name || routed && !h.Router() && !other.Router() {
 			continue
 		}
 		if nic, ok := shared(h, other); ok {

@@ -104,7 +104,7 @@ bgp:
 		all   []HostInfo
 		peers string
 	}{
-		{hosts[0], hosts, "10.77.1.12 64514, 10.77.1.1 64600"},
+		{hosts[0], hosts, "10.77.1.1 64600"},
 		{hosts[3], hosts, "10.77.1.11 64513, 10.77.1.12 64514, 10.77.2.13 64515"},
 		{flat[0], flat, "10.77.0.12 64512"},
 		{flat[0], flat[:1], ""},
@@ -113,6 +113,9 @@ bgp:
 		if err != nil {
 			t.Errorf("%s: %v", c.host.Name, err)
 			continue
+		}
+		if c.host.Router() != (fmt.Sprint(parsed.BGP.Aggregate) == fmt.Sprintf("[%s %s]", Pool4, Pool6)) {
+			t.Errorf("%s: aggregates %v", c.host.Name, parsed.BGP.Aggregate)
 		}
 		var peers []string
 		for _, p := range parsed.BGP.Peers {

@@ -31,6 +31,8 @@ type Input struct {
 	Blocks    []netip.Prefix // this node's own, of networks that exist
 	Heard     map[netip.Prefix]rib.Route
 	Facts     kernel.Facts
+	// Aggregates are announced by this node in place of what is inside them.
+	Aggregates []netip.Prefix
 	// Announce are further prefixes that the config has announced.
 	Announce []netip.Prefix
 }
@@ -53,7 +55,7 @@ type Output struct {
 
 // Announcement is a prefix for others, once its route is in the kernel.
 type Announcement struct {
-	Kind  string          // "block", "address" or "route"
+	Kind  string          // "block", "address", "aggregate" or "route"
 	Needs kernel.RouteKey // announced only while this route of ours is in place; zero: nothing is needed
 }
 
@@ -71,6 +73,9 @@ func Compute(in Input) Output {
 	p.node()
 	for _, b := range in.Blocks {
 		p.block(b)
+	}
+	for _, a := range in.Aggregates {
+		p.aggregate(a)
 	}
 	networks := make(map[string]cnm.Network, len(in.Networks))
 	for _, n := range in.Networks {
@@ -292,7 +297,9 @@ func (p *planner) heard() {
 	for prefix, r := range p.in.Heard {
 		key := kernel.RouteKey{Dst: prefix}
 		if _, own := p.out.State.Routes[key]; own {
-			p.claimed(r)
+			if p.out.Announce[prefix].Kind != kindAggregate { // which several routers may have
+				p.claimed(r)
+			}
 			continue
 		}
 		hops := p.nextHops(r)

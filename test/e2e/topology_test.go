@@ -57,7 +57,7 @@ func TestTwoSegments(t *testing.T) {
 	if err := s.hosts[1].SetLink(t.Context(), false); err != nil {
 		t.Fatal(err)
 	}
-	s.holdRoutes(s.hosts[:1], []string{"10.9.200.2/32", s.hosts[1].Block4.String(), s.hosts[1].Block6.String()}, false, 15*time.Second)
+	s.holdRoutes([]*host{router}, []string{"10.9.200.2/32", s.hosts[1].Block4.String(), s.hosts[1].Block6.String()}, false, 15*time.Second)
 	t.Logf("measured: two segments: host behind the router unplugged: routes gone after %v", time.Since(start).Round(10*time.Millisecond))
 	if err := s.hosts[1].SetLink(t.Context(), true); err != nil {
 		t.Fatal(err)
