@@ -82,8 +82,14 @@ func (a *Agent) bookStatus(ctx context.Context, s *api.Status, snap cnm.Snapshot
 
 func (a *Agent) fabricStatus(ctx context.Context, s *api.Status, res result) {
 	st := a.fabric().Status()
+	configured := 0
+	for _, p := range a.config().BGP.Peers {
+		if !p.Range.IsValid() {
+			configured++
+		}
+	}
 	s.Fabric = api.Fabric{
-		Name: st.Name, Converged: st.Converged, PeersConfigured: len(a.config().BGP.Peers),
+		Name: st.Name, Converged: st.Converged, PeersConfigured: max(configured, len(st.Peers)), // those that called count, too
 		Learned: a.rib.Len(), Announced: len(res.Announced), Peers: []api.Peer{},
 	}
 	peers, err := a.Peers(ctx)

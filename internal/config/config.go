@@ -133,11 +133,13 @@ type BGP struct {
 	GracefulRestart GracefulRestart
 }
 
-// Peer is one BGP neighbour of the config. Exactly one of Address and Interface is set.
+// Peer is one BGP neighbour of the config, or with Range any number of them. Exactly one of Address, Interface and Range is
+// set.
 type Peer struct {
 	Address      netip.Addr    // with a zone if it is link-local
 	Interface    string        // unnumbered: the one router on this link (RFC 5549, RFC 8950)
-	ASN          uint32        // 0, only with Interface: any AS but our own
+	Range        netip.Prefix  // every router inside it that calls is a peer
+	ASN          uint32        // 0, not with Address: any AS but our own
 	Port         uint16        // TCP port of the peer
 	PasswordFile string        // absolute; "" for none
 	Password     Secret        // what the file holds, without white space around it: 1..80 bytes; "" for none (RFC 2385)
@@ -148,10 +150,13 @@ type Peer struct {
 	Passive      bool          // wait for the peer to connect
 }
 
-// Name is what the peer is called in listings: its address or its interface.
+// Name is what the peer is called in listings: its address, its range or its interface.
 func (p Peer) Name() string {
-	if p.Address.IsValid() {
+	switch {
+	case p.Address.IsValid():
 		return p.Address.String()
+	case p.Range.IsValid():
+		return p.Range.String()
 	}
 	return p.Interface
 }

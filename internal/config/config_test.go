@@ -67,6 +67,7 @@ func TestEveryKey(t *testing.T) {
 				{Address: addr("fe80::1%eth0"), ASN: 4200000001, Port: 179, HoldTime: 30 * time.Second},
 				{Address: addr("192.0.2.1"), ASN: 65001, Port: 179, Multihop: 4, HoldTime: 30 * time.Second},
 				{Interface: "eth1", Port: 179, HoldTime: 30 * time.Second},
+				{Range: prefix("10.78.0.0/24"), Port: 179, HoldTime: 30 * time.Second},
 			},
 			BFD:    BFD{Interval: 50 * time.Millisecond, Multiplier: 255},
 			Import: Import{Prefixes: []netip.Prefix{prefix("0.0.0.0/0"), prefix("::/0"), prefix("2001:db8::/32")}},

@@ -86,7 +86,7 @@ func bgpFields(b *BGP) []field {
 			durationField("restartTime", "a duration from 1s to 4095s in whole seconds (RFC 4724, 3)", &b.GracefulRestart.RestartTime,
 				func(d time.Duration) bool { return wholeSeconds(d) && d >= time.Second && d <= 4095*time.Second }),
 		),
-		objectsField("peers", []string{"address", "interface"}, &b.Peers, Peer{Port: 179, HoldTime: inherit}, peerFields),
+		objectsField("peers", []string{"address", "interface", "range"}, &b.Peers, Peer{Port: 179, HoldTime: inherit}, peerFields),
 		objectField("bfd",
 			durationField("interval", "a duration from 50ms to 10s in whole microseconds (RFC 5880, 4.1)", &b.BFD.Interval,
 				func(d time.Duration) bool {
@@ -105,6 +105,7 @@ func peerFields(p *Peer) []field {
 	return []field{
 		addrField("address", wantNextHop, &p.Address, parseNextHop),
 		textField("interface", wantInterface, &p.Interface, optional(parseInterface)),
+		prefixField("range", &p.Range, parseUnicastPrefix),
 		asnField("asn", &p.ASN, true),
 		numberField("port", &p.Port, 1, 65535),
 		textField("passwordFile", wantPath, &p.PasswordFile, optional(parsePath)),

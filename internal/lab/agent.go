@@ -126,8 +126,8 @@ func (h *Host) meet(ctx context.Context) error {
 }
 
 // agentConfig is the standard config of a node: its block of each pool, and BGP with every other node. Where there is a
-// router, hosts speak with it alone; it tells them of the pools as a whole, so that each has one route of a pool and
-// needs to know of no other host.
+// router, hosts speak with it alone, and it with whoever calls from its segments; it tells them of the pools as a whole.
+// So a host has one route of a pool, and nobody's config has to change when another host comes.
 func agentConfig(h HostInfo, all []HostInfo) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "node:\n  name: %s\n  address: %s\n  address6: %s\n", h.Name, h.Address(), h.Address6())
@@ -141,20 +141,31 @@ func agentConfig(h HostInfo, all []HostInfo) string {
 	if h.Router() {
 		fmt.Fprintf(&b, "  aggregate: [%s, \"%s\"]\n", Pool4, Pool6)
 	}
-	routed := slices.ContainsFunc(all, HostInfo.Router)
+	if peers := peersOf(h, all); len(peers) > 0 {
+		b.WriteString("  peers:\n" + strings.Join(peers, ""))
+	}
+	return b.String()
+}
+
+// peersOf are the members of bgp.peers: for the router its segments, for everybody else addresses.
+func peersOf(h HostInfo, all []HostInfo) []string {
 	var peers []string
+	if h.Router() {
+		for _, nic := range h.NICs {
+			peers = append(peers, fmt.Sprintf("    - range: %s\n", nic.Address4.Masked()))
+		}
+		return peers
+	}
+	routed := slices.ContainsFunc(all, HostInfo.Router)
 	for _, other := range all {
-		if other.Name == h.Name || routed && !h.Router() && !other.Router() {
+		if other.Name == h.Name || routed && !other.Router() {
 			continue
 		}
 		if nic, ok := shared(h, other); ok {
 			peers = append(peers, fmt.Sprintf("    - address: %s\n      asn: %d\n", nic.Address4.Addr(), other.ASN))
 		}
 	}
-	if len(peers) > 0 {
-		b.WriteString("  peers:\n" + strings.Join(peers, ""))
-	}
-	return b.String()
+	return peers
 }
 
 // shared returns the card of other that is on a segment of h.

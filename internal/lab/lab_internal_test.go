@@ -105,7 +105,7 @@ bgp:
 		peers string
 	}{
 		{hosts[0], hosts, "10.77.1.1 64600"},
-		{hosts[3], hosts, "10.77.1.11 64513, 10.77.1.12 64514, 10.77.2.13 64515"},
+		{hosts[3], hosts, "10.77.1.0/24 0, 10.77.2.0/24 0"},
 		{flat[0], flat, "10.77.0.12 64512"},
 		{flat[0], flat[:1], ""},
 	} {
@@ -119,7 +119,7 @@ bgp:
 		}
 		var peers []string
 		for _, p := range parsed.BGP.Peers {
-			peers = append(peers, fmt.Sprint(p.Address, " ", p.ASN))
+			peers = append(peers, fmt.Sprint(p.Name(), " ", p.ASN))
 		}
 		if got := strings.Join(peers, ", "); got != c.peers {
 			t.Errorf("%s: peers %s, want %s", c.host.Name, got, c.peers)

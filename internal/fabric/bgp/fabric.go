@@ -66,6 +66,7 @@ type Fabric struct {
 	want      map[netip.Prefix]fabric.Announcement
 	told      map[netip.Prefix]bool    // what GoBGP has
 	sessions  map[string]*session      // by the peer's name in the config
+	callers   map[netip.Addr]time.Time // from ranges of the config: when there last was a session
 	closing   map[netip.Addr]*api.Peer // being taken out of GoBGP
 	server    *server.BgpServer        // nil: not running
 	policy    policy                   // what GoBGP has
@@ -95,7 +96,7 @@ func New(c Config) (*Fabric, error) {
 		cfg: c.Cfg, facts: c.Facts,
 		queue: newQueue(), learned: newLearned(c.RIB), first: make(chan struct{}),
 		want: map[netip.Prefix]fabric.Announcement{}, told: map[netip.Prefix]bool{},
-		sessions: map[string]*session{}, closing: map[netip.Addr]*api.Peer{}, counts: map[string]counted{},
+		sessions: map[string]*session{}, callers: map[netip.Addr]time.Time{}, closing: map[netip.Addr]*api.Peer{}, counts: map[string]counted{},
 	}
 	if f.now == nil {
 		f.now = time.Now
@@ -218,6 +219,7 @@ func (f *Fabric) retry(countAll bool) {
 	defer f.mu.Unlock()
 	f.limit(countAll)
 	f.resolveDoubts()
+	f.forgetCallers()
 	if err := f.sync(); err != nil {
 		f.log.Debug("sync peers", slog.Any("err", err))
 	}

@@ -81,7 +81,7 @@ func (f *Fabric) deferral() uint32 {
 	b := &f.cfg.BGP
 	transit := false
 	for _, p := range b.Peers {
-		transit = transit || p.ASN != f.asn && len(b.Peers) > 1
+		transit = transit || p.ASN != f.asn && (len(b.Peers) > 1 || p.Range.IsValid())
 	}
 	if !b.RouteReflector && !transit {
 		return 1

@@ -57,10 +57,11 @@ type session struct {
 	stale     bool                // its paths are those of before a restart
 }
 
-// list makes f.sessions the peers of the config. What is gone or changed is taken out of GoBGP.
+// list makes f.sessions the peers of the config, and those who called from its ranges. What is gone or changed is taken out of GoBGP.
 func (f *Fabric) list() {
-	wanted := make(map[string]bool, len(f.cfg.BGP.Peers))
-	for _, p := range f.cfg.BGP.Peers {
+	peers := f.peers()
+	wanted := make(map[string]bool, len(peers))
+	for _, p := range peers {
 		b := &f.cfg.BGP
 		set := settings{peer: p, restart: b.GracefulRestart, reflect: b.RouteReflector && p.ASN == f.asn}
 		set.peer.BFD = false
