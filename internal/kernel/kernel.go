@@ -247,6 +247,12 @@ type Firewall struct {
 	Internal [][]netip.Prefix
 	// ClosedTCP and ClosedUDP are ports of the node that Links cannot reach (BGP 179, BFD 3784).
 	ClosedTCP, ClosedUDP []uint16
+	// Bridges are names of Docker's own bridges whose forwarded traffic is accepted like that of Links; nothing else of
+	// the above is for them. What passes between one of them and another bridge of Docker's is left to Docker.
+	// Sorted, unique.
+	Bridges []string
+	// Masquerade is the NAT of what leaves the cluster.
+	Masquerade Masquerade
 }
 
 // LinkAddr is an address on a link.
@@ -267,7 +273,8 @@ func (a LinkAddr) Compare(b LinkAddr) int {
 func (f Firewall) Equal(o Firewall) bool {
 	return slices.Equal(f.Links, o.Links) && f.AntiSpoof == o.AntiSpoof && slices.Equal(f.Siblings, o.Siblings) &&
 		slices.EqualFunc(f.Internal, o.Internal, slices.Equal[[]netip.Prefix]) &&
-		slices.Equal(f.ClosedTCP, o.ClosedTCP) && slices.Equal(f.ClosedUDP, o.ClosedUDP)
+		slices.Equal(f.ClosedTCP, o.ClosedTCP) && slices.Equal(f.ClosedUDP, o.ClosedUDP) &&
+		slices.Equal(f.Bridges, o.Bridges) && f.Masquerade.Equal(o.Masquerade)
 }
 
 // State is a whole set of kernel state: what should be true of everything that is ours.
@@ -312,6 +319,12 @@ func (s State) String() string {
 	}
 	if f := s.Firewall; len(f.Links) > 0 {
 		out = append(out, fmt.Sprintf("firewall accept %v anti-spoof %v closed tcp %v udp %v siblings %v internal %v", f.Links, f.AntiSpoof, f.ClosedTCP, f.ClosedUDP, f.Siblings, f.Internal))
+	}
+	if f := s.Firewall; len(f.Bridges) > 0 {
+		out = append(out, fmt.Sprintf("firewall accept bridges %v", f.Bridges))
+	}
+	if m := s.Firewall.Masquerade; len(m.From) > 0 {
+		out = append(out, fmt.Sprintf("masquerade from %v direct %v except %v", m.From, m.Direct, m.Except))
 	}
 	slices.Sort(out)
 	return strings.Join(out, "\n") + "\n"

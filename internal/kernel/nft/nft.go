@@ -114,7 +114,7 @@ func (h *Handle) Apply(ctx context.Context, fw kernel.Firewall) (changed []strin
 	h.isSound = false
 	changed, err = h.applyTable(ctx, fw)
 	for _, f := range h.families {
-		c, e := h.applyFilter(ctx, f, h.program(ctx, f), fw.Links)
+		c, e := h.applyFilter(ctx, f, h.program(ctx, f), fw)
 		changed = append(changed, c...)
 		err = errors.Join(err, e)
 	}
@@ -163,7 +163,7 @@ func (h *Handle) checkFilters(ctx context.Context, fw kernel.Firewall, of func(B
 		if !of(p.backend) {
 			continue
 		}
-		lacks, e := h.checkFilter(ctx, f, p, fw.Links)
+		lacks, e := h.checkFilter(ctx, f, p, fw)
 		missing = append(missing, lacks...)
 		err = errors.Join(err, e)
 	}
@@ -181,7 +181,7 @@ func (h *Handle) Remove(ctx context.Context) error {
 	_, err := h.applyTable(ctx, kernel.Firewall{})
 	for _, f := range h.families {
 		for _, p := range h.programs(ctx, f) {
-			_, e := h.applyFilter(ctx, f, p, nil)
+			_, e := h.applyFilter(ctx, f, p, kernel.Firewall{})
 			if e == nil {
 				e = h.checkRemoved(ctx, f, p)
 			}

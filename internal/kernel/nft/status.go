@@ -109,7 +109,7 @@ func (h *Handle) filterStatus(ctx context.Context, f *family, into *FilterStatus
 	}
 	var errs error
 	for i, p := range programs {
-		have, _, err := h.pending(ctx, f, p, nil)
+		have, _, err := h.pending(ctx, f, p, kernel.Firewall{})
 		errs = errors.Join(errs, err)
 		if i > 0 {
 			if have.forwardDrop {
