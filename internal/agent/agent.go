@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -305,10 +306,11 @@ func (a *Agent) ipamOptions(cfg *config.Config) ipam.Options {
 	return ipam.Options{Now: time.Now, HoldDown: cfg.IPAM.HoldDown, Plan: p}
 }
 
-// heard is what the rib knows of an address: its holder elsewhere.
+// heard is what the rib knows of an address: its holder elsewhere. A route of the whole pool, from a router before all
+// nodes, or of everything, says nothing about one address.
 func (a *Agent) heard(addr netip.Addr) (string, bool) {
 	r, ok := a.rib.Covering(addr)
-	if !ok || len(r.Paths) == 0 {
+	if !ok || len(r.Paths) == 0 || a.wholePool(r.Prefix, addr) {
 		return "", false
 	}
 	p := r.Paths[0]
@@ -316,6 +318,15 @@ func (a *Agent) heard(addr netip.Addr) (string, bool) {
 		return fmt.Sprintf("node %s (%s)", p.Node, r.Prefix), true
 	}
 	return fmt.Sprintf("%s (%s)", p.Peer, r.Prefix), true
+}
+
+// wholePool says whether a prefix holds all of the pool that an address is in.
+func (a *Agent) wholePool(p netip.Prefix, addr netip.Addr) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.ContainsFunc(a.pools, func(pool netip.Prefix) bool {
+		return pool.Contains(addr) && p.Bits() <= pool.Bits()
+	})
 }
 
 // taken names a connected subnet of the node that lies in the way of a pool.

@@ -182,7 +182,9 @@ func (h *host) empty() error {
 
 // leftOver says what is on a host without containers and networks that should not be.
 func (h *host) leftOver() error {
-	out, err := h.try("sh", "-c", "ip -o link show | grep -E ' f[wv][0-9a-f]{6}'; ip route show proto 200; ip -6 route show proto 200; true")
+	// Behind a router each host has a route of the whole pool, always.
+	out, err := h.try("sh", "-c", "ip -o link show | grep -E ' f[wv][0-9a-f]{6}'; "+
+		"(ip route show proto 200; ip -6 route show proto 200) | grep -v -e '^"+pool4+" via' -e '^"+pool6+" via'; true")
 	if err != nil {
 		return err
 	}

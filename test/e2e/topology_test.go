@@ -1,36 +1,22 @@
 package e2e_test
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"syscall"
 	"testing"
 	"time"
-
-	"fairway/internal/lab"
 )
 
 // Hosts on two segments, in an AS each, with a plain router between them: containers reach each other over it, and each
 // node on the way shows up once.
 func TestTwoSegments(t *testing.T) {
-	needEngines(t)
-	l, err := raise("segments", lab.Options{Topology: lab.TwoSegments, Hosts: 2})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := lab.Down(context.Background(), l.Dir()); err != nil {
-			t.Error(err)
-		}
-	})
-	s := enter(t, l)
+	s, router := routed(t, "segments", 2)
 	s.network("net")
 	a, b := s.hosts[0].run("near", "--network", "net"), s.hosts[1].run("far", "--network", "net", "--ip", "10.9.200.2")
 	everyPair(t, []*container{a, b})
 	ownAddress(t, a, b)
 	ownAddress(t, b, a)
-	router := newHost(t, l.Router())
 	for i, want := range [][]string{
 		{s.hosts[0].Address().String(), router.Address().String(), s.hosts[1].Address().String(), b.v4.String()},
 		{s.hosts[0].Address6().String(), router.Address6().String(), s.hosts[1].Address6().String(), b.v6.String()},
