@@ -182,7 +182,7 @@ var errAbort = errors.New("start aborted")
 func (a *Agent) open(ctx context.Context, g *errgroup.Group, local *store.Local) error {
 	a.waiting("reading the state file")
 	book, err := cnm.Load(ctx, local, a.ipamOptions(a.config()), cnm.Node{
-		Heard: a.heard, Taken: a.taken, Changed: func() { a.loop.mark() },
+		Heard: a.heard, Taken: a.taken, Link: a.foreignLink, Changed: func() { a.loop.mark() },
 	})
 	if err != nil {
 		return fmt.Errorf("state file in %s: %w", a.config().State, err)
@@ -300,8 +300,13 @@ func (a *Agent) nodeName() string {
 // ipamOptions is what the config says about addresses.
 func (a *Agent) ipamOptions(cfg *config.Config) ipam.Options {
 	p := ipam.Plan{Alone: len(cfg.BGP.Peers) == 0 && len(cfg.Nodes) == 0 && (cfg.Fabric == config.FabricBGP || cfg.Fabric == config.FabricNone)}
-	for _, pool := range cfg.Pools {
-		p.Pools = append(p.Pools, ipam.PoolPlan{CIDR: pool.CIDR, BlockSize: pool.BlockSize, Block: pool.Block, Size: pool.Size})
+	given := givenBlockSizes(cfg)
+	for i, pool := range cfg.Pools {
+		plan := ipam.PoolPlan{CIDR: pool.CIDR, BlockSize: pool.BlockSize, Block: pool.Block, Size: pool.Size}
+		if given[i] {
+			plan.NodeSize = pool.BlockSize
+		}
+		p.Pools = append(p.Pools, plan)
 	}
 	return ipam.Options{Now: time.Now, HoldDown: cfg.IPAM.HoldDown, Plan: p}
 }

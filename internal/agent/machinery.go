@@ -276,6 +276,7 @@ func byLinkErrors(links *reconcile.Sync[string, kernel.Link], addrs *reconcile.S
 	for k, err := range neighs.Errors() {
 		add(k.Link, fmt.Errorf("neighbour %s on %s: %w", k.IP, k.Link, err))
 	}
+	defer ofBridge(out, links.Desired)
 	for k, err := range routes.Errors() {
 		for _, h := range routes.Desired[k].NextHops {
 			if !h.Via.IsValid() {

@@ -56,12 +56,14 @@ func (a *Agent) Status(ctx context.Context) (api.Status, error) {
 	return s, nil
 }
 
-func routeKind(_ kernel.RouteKey, r kernel.Route) string {
+func routeKind(key kernel.RouteKey, r kernel.Route) string {
 	switch {
 	case r.Type == kernel.Blackhole:
 		return "block"
 	case learned(r):
 		return "learned"
+	case !key.Dst.IsSingleIP():
+		return "block"
 	}
 	return "container"
 }

@@ -28,6 +28,8 @@ type Node struct {
 	Heard ipam.Oracle
 	// Taken names what of the node itself lies in the prefix: a connected subnet of a link that is not ours.
 	Taken   func(netip.Prefix) (what string, taken bool)
+	// Link says whether the node has a link of this name that is not ours, and of what kind.
+	Link    func(name string) (kind string, foreign bool)
 	Changed func() // called after each change, once it is saved
 }
 
@@ -191,7 +193,7 @@ func (b *Book) Snapshot() Snapshot {
 	defer b.mu.Unlock()
 	s := Snapshot{Version: b.version, Blocks: b.alloc.Blocks(), Pools: b.alloc.Pools()}
 	for _, n := range b.networks {
-		s.Networks = append(s.Networks, n)
+		s.Networks = append(s.Networks, b.seen(n))
 	}
 	for _, e := range b.endpoints {
 		s.Endpoints = append(s.Endpoints, e)

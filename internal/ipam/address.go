@@ -65,6 +65,9 @@ func (a *Allocator) requestGateway(p *pool, addr netip.Addr) (Holding, error) {
 	if !explicit {
 		addr = p.gateway()
 	}
+	if p.PerNode && addr != p.gateway() || !addr.IsValid() {
+		return Holding{}, fmt.Errorf("gateway: network %s has a gateway on each node, the first address of the node's subnet", p.Network)
+	}
 	if err := checkAddr(p, addr); err != nil {
 		return Holding{}, fmt.Errorf("gateway: %w", err)
 	}
@@ -116,7 +119,13 @@ func checkExplicit(p *pool, addr netip.Addr) error {
 		return err
 	}
 	if addr == p.gateway() {
+		if p.PerNode {
+			return fmt.Errorf("address %v is the gateway of this node's subnet: choose another", addr)
+		}
 		return fmt.Errorf("address %v is the gateway of the pool %v, which every node has: choose another", addr, p.CIDR)
+	}
+	if b := p.block(addr); b != nil && p.PerNode && reserved(b.CIDR, addr) != "" {
+		return fmt.Errorf("address %v is the %s of this node's subnet %v: choose another", addr, reserved(b.CIDR, addr), b.CIDR)
 	}
 	return nil
 }
@@ -131,8 +140,11 @@ func (a *Allocator) place(p *pool, addr netip.Addr, oracle Oracle) (outside bool
 	if !static {
 		if c, ok := a.source(p).covering(p, addr); ok {
 			a.put(Record{Block: &Block{Pool: p.ID, CIDR: c, Since: a.opts.Now()}})
-			return false, nil
+			return false, checkExplicit(p, addr)
 		}
+	}
+	if p.PerNode {
+		return false, outsideNode(p, addr)
 	}
 	if oracle == nil {
 		return true, nil

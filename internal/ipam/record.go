@@ -17,6 +17,8 @@ type Pool struct {
 	StaticSet bool `json:"static_set,omitempty"`
 	// BlockSize is the prefix length of the blocks that are claimed one by one. It has no meaning with Own.
 	BlockSize int `json:"block_size"`
+	// PerNode tells that the pool has one block on each node, with a gateway of its own (mode=subnet).
+	PerNode bool `json:"per_node,omitempty"`
 	// Own is this node's own part when it was given; nil: the node claims blocks.
 	Own     []netip.Prefix    `json:"own,omitempty"`
 	Gateway netip.Addr        `json:"gateway,omitzero"` // zero: not requested yet

@@ -13,6 +13,11 @@ const maxLinkName = 15
 
 // validate refuses what no rule can say.
 func validate(fw kernel.Firewall) error {
+	for _, p := range fw.Ports {
+		if !validName(p.Link) {
+			return fmt.Errorf("port %q: want the name of a link, at most %d bytes", p.Link, maxLinkName)
+		}
+	}
 	for _, b := range fw.Bridges {
 		if !validName(b) {
 			return fmt.Errorf("bridge %q: want the name of a link, at most %d bytes", b, maxLinkName)
@@ -40,6 +45,7 @@ func clone(fw kernel.Firewall) kernel.Firewall {
 	fw.Siblings = slices.Clone(fw.Siblings)
 	fw.Internal = slices.Clone(fw.Internal)
 	fw.Bridges = slices.Clone(fw.Bridges)
+	fw.Ports = slices.Clone(fw.Ports) // their addresses are nobody's to change
 	fw.Masquerade = fw.Masquerade.Clone()
 	return fw
 }

@@ -91,6 +91,15 @@ func (h *Handle) write(chains []chain, sets []set) error {
 	if err := addSets(conn, table, sets); err != nil {
 		return err
 	}
+	addChains(conn, table, chains)
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("write nftables table inet %s: %w", kernel.TableName, err)
+	}
+	return nil
+}
+
+// addChains adds chains with their rules to a transaction.
+func addChains(conn *nftables.Conn, table *nftables.Table, chains []chain) {
 	made := make(map[string]*nftables.Chain, len(chains))
 	for _, c := range chains {
 		n := &nftables.Chain{Table: table, Name: c.name}
@@ -108,10 +117,6 @@ func (h *Handle) write(chains []chain, sets []set) error {
 			})
 		}
 	}
-	if err := conn.Flush(); err != nil {
-		return fmt.Errorf("write nftables table inet %s: %w", kernel.TableName, err)
-	}
-	return nil
 }
 
 // checkTable says in words how the table differs from what fw wants, without naming the table.
@@ -140,7 +145,7 @@ func (h *Handle) checkTable(ctx context.Context, fw kernel.Firewall) ([]string, 
 		return nil, err
 	}
 	for _, c := range chains {
-		lack, err := h.checkChain(ctx, c, rules)
+		lack, err := h.checkChain(ctx, unix.NFPROTO_INET, c, rules)
 		if err != nil {
 			return nil, err
 		}
@@ -161,8 +166,8 @@ func (h *Handle) checkTable(ctx context.Context, fw kernel.Firewall) ([]string, 
 }
 
 // checkChain compares one chain, and those of the rules that are in it.
-func (h *Handle) checkChain(ctx context.Context, want chain, rules []ruleInfo) (string, error) {
-	have, ok, err := h.nl.chain(ctx, unix.NFPROTO_INET, kernel.TableName, want.name)
+func (h *Handle) checkChain(ctx context.Context, family uint8, want chain, rules []ruleInfo) (string, error) {
+	have, ok, err := h.nl.chain(ctx, family, kernel.TableName, want.name)
 	if err != nil {
 		return "", err
 	}
