@@ -31,14 +31,6 @@ func TestTwoSegments(t *testing.T) {
 			t.Errorf("path %v, want %v (%v)", got, want, err)
 		}
 	}
-	// The router's agent may go, too.
-	ping := startPing(t, a, b.v4)
-	if err := router.restartAgent(syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	s.sessionsUp()
-	ping.more(100)
-	noLoss(t, "the router's agent killed and started", ping)
 	start := time.Now()
 	if err := s.hosts[1].SetLink(t.Context(), false); err != nil {
 		t.Fatal(err)
@@ -49,4 +41,13 @@ func TestTwoSegments(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.reaches(b.v4)
+	s.sessionsUp()
+	// The router's agent may go, too.
+	ping := startPing(t, a, b.v4)
+	if err := router.restartAgent(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	s.sessionsUp()
+	ping.more(100)
+	noLoss(t, "the router's agent killed and started", ping)
 }
