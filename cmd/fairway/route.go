@@ -107,7 +107,7 @@ func routeTable(all []api.Route, now time.Time, wide bool) *table {
 		switch {
 		case r.Via.IsValid():
 			via = r.Via.String()
-		case r.Kind == "block" || r.Kind == "aggregate":
+		case r.Link == "" && (r.Kind == "block" || r.Kind == "aggregate"):
 			via = "blackhole"
 		}
 		cells := []string{routeMark(r), r.Prefix.String(), via, or(r.Link), or(r.Node), or(r.Kind), age(now, r.Since)}

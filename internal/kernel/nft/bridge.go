@@ -85,6 +85,7 @@ func ipv6Rules() []rule {
 		{"multicast listener report", unspecified(multicastListener)},
 		{"IPv6 source address not of this port", append(portLookup(setIPv6, network(8, 16), true), drop()...)},
 		{"ICMPv6", []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, equal([]byte{unix.IPPROTO_ICMPV6}), jumpTo(chainNDisc)}},
+		{"own IPv6 source", []expr.Any{accept()}},
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"fairway/internal/kernel"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"golang.org/x/sys/unix"
 )
 
@@ -66,7 +67,11 @@ func bridgeTable() *nftables.Table {
 }
 
 func (s portSet) nftables(table *nftables.Table) *nftables.Set {
-	return &nftables.Set{Table: table, Name: s.name, KeyType: s.key}
+	n := &nftables.Set{Table: table, Name: s.name, KeyType: s.key}
+	if s.key == nftables.TypeIFName {
+		n.KeyByteOrder = binaryutil.NativeEndian // else nft shows no names
+	}
+	return n
 }
 
 func setElements(keys [][]byte) []nftables.SetElement {
