@@ -35,6 +35,9 @@ type machinery struct {
 	firewall  bool                                 // seen as wanted
 	facts     *kernel.Facts                        // nil: to be read
 	since     map[kernel.RouteKey]time.Time        // of routes set by this run; for listings
+	// masquerade is what was in force last, with all flows on their right sides; nil: not known.
+	masquerade *kernel.Masquerade
+	unswept    *sides // of a sweep that failed
 }
 
 func newMachinery(log *slog.Logger, rt *rtnl.Handle, fw *nft.Handle) *machinery {

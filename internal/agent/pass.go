@@ -38,6 +38,7 @@ func (a *Agent) input(ctx context.Context) (plan.Input, error) {
 	}
 	in := plan.Input{
 		Node:     a.planNode(cfg, u, facts),
+		Egress:   egressInput(cfg, u, facts),
 		Networks: snap.Networks, Endpoints: snap.Endpoints, Heard: a.rib.Snapshot(), Facts: facts,
 	}
 	for _, b := range snap.Blocks {
@@ -83,7 +84,7 @@ var (
 
 // tellPools lets the fabric take routes inside the subnets of networks as well as inside the config's pools.
 func (a *Agent) tellPools(cfg *config.Config, networks []cnm.Network) {
-	var pools []netip.Prefix
+	pools := cfg.DockerBridge.Pools()
 	for _, p := range cfg.Pools {
 		pools = append(pools, p.CIDR)
 	}

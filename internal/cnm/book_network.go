@@ -67,7 +67,7 @@ func (b *Book) network(req NetworkRequest) (Network, []netip.Prefix, error) {
 	if err != nil {
 		return Network{}, nil, err
 	}
-	n := Network{ID: req.ID, Mode: s.mode, Internal: req.Internal, MTU: s.mtu, Bridge: s.bridge, Options: maps.Clone(req.Options), Created: b.now()}
+	n := Network{ID: req.ID, Mode: s.mode, Internal: req.Internal, MTU: s.mtu, Egress: s.egress, Bridge: s.bridge, Options: maps.Clone(req.Options), Created: b.now()}
 	for _, r := range slices.Concat(req.IPv4, req.IPv6) {
 		if !r.Prefix.IsValid() {
 			return Network{}, nil, errors.New("subnet without a prefix")

@@ -28,8 +28,9 @@ type Network struct {
 	MTU      int       `json:"mtu,omitempty"`      // bytes; 0: the underlay's
 	Subnets  []Subnet  `json:"subnets"`            // in the engine's order, IPv4 before IPv6
 	Static   []string  `json:"static,omitempty"`   // option staticRange as given
-	Bridge   Bridge    `json:"bridge,omitzero"`    // mode subnet
-	Options  Options   `json:"options,omitempty"`  // as given, known ones only
+	Egress   Egress    `json:"egress,omitzero"`
+	Bridge   Bridge    `json:"bridge,omitzero"`   // mode subnet
+	Options  Options   `json:"options,omitempty"` // as given, known ones only
 	Created  time.Time `json:"created"`
 }
 
@@ -132,6 +133,7 @@ type settings struct {
 	mode   Mode
 	mtu    int
 	static []netip.Prefix
+	egress Egress
 	bridge Bridge
 }
 
@@ -140,8 +142,6 @@ func notHere(key string) string {
 	switch strings.ToLower(key) {
 	case strings.ToLower(OptIngress), strings.ToLower(OptEPIngress):
 		return "ingress filters are"
-	case strings.ToLower(OptNoMasq):
-		return "masquerading is"
 	case OptNetwork:
 		return "cluster networks are"
 	}
@@ -182,10 +182,8 @@ func (s *settings) set(key, val string, v6 bool) error {
 		var err error
 		s.mtu, err = parseMTU(key, val, v6)
 		return err
-	case OptEgress:
-		if val != "route" {
-			return fmt.Errorf("option egress=%s: allowed in this version: route", val)
-		}
+	case OptEgress, OptNoMasq:
+		return s.egress.set(key, val)
 	case OptStatic:
 		return s.setStatic(val)
 	default:
@@ -193,7 +191,7 @@ func (s *settings) set(key, val string, v6 bool) error {
 		if what := notHere(key); what != "" {
 			return fmt.Errorf("option %s=%s: %s not available in this version", key, val, what)
 		}
-		return fmt.Errorf("unknown option %s=%s: allowed are %s, %s (or %s), %s, %s, %s, %s and %s", key, val, OptMode, OptMTU, OptDockerMTU, OptEgress, OptStatic, OptBridgeName, OptBridgeMTU, OptBridgeMAC)
+		return fmt.Errorf("unknown option %s=%s: allowed are %s, %s (or %s), %s, %s, %s, %s, %s and %s", key, val, OptMode, OptMTU, OptDockerMTU, OptEgress, OptNoMasq, OptStatic, OptBridgeName, OptBridgeMTU, OptBridgeMAC)
 	}
 	return nil
 }

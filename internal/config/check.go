@@ -16,17 +16,13 @@ func (l *loader) check() {
 	l.checkPeers()
 	l.checkNodes()
 	l.checkRoutes()
+	l.checkDockerBridge()
 }
 
 // checkMissingFeatures refuses what only a later version can do, rather than ignore it.
 func (l *loader) checkMissingFeatures() {
 	if l.config.Fabric == FabricStore {
 		l.fail("fabric", quote(kindText, "store"), "is not available in this version; want bgp, static, kernel or none")
-	}
-	for i, p := range l.config.Pools {
-		if key := fmt.Sprintf("pools[%d].egress", i); p.Egress == EgressMasquerade && l.ok(key) {
-			l.fail(key, quote(kindText, string(p.Egress)), "is not available in this version; want route")
-		}
 	}
 	defaults := map[string]string{}
 	for _, lf := range leaves("", schema(Default())) {
@@ -36,7 +32,7 @@ func (l *loader) checkMissingFeatures() {
 	}
 	for _, lf := range leaves("", l.root) {
 		section, _, _ := strings.Cut(lf.key, ".")
-		if section != "store" && section != "dockerBridge" || !l.ok(lf.key) {
+		if section != "store" || !l.ok(lf.key) {
 			continue
 		}
 		if got := lf.get(); got != defaults[lf.key] {

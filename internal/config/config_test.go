@@ -80,7 +80,7 @@ func TestEveryKey(t *testing.T) {
 			{To: prefix("0.0.0.0/0"), Via: addr("10.77.0.1"), Announce: true},
 			{To: prefix("2001:db8::/32"), Via: addr("fe80::1%eth0")},
 		},
-		DockerBridge: DockerBridge{Prefix: 24, Masquerade: true},
+		DockerBridge: DockerBridge{Prefix: 24, Prefix6: 64, Masquerade: true},
 	}
 	if d := diffConfigs(want, got); d != "" {
 		t.Errorf("-want +got:\n%s", d)

@@ -41,7 +41,12 @@ func schema(c *Config) []field {
 		objectField("dockerBridge",
 			prefixField("pool", &c.DockerBridge.Pool, parseUnicastPrefix),
 			numberField("prefix", &c.DockerBridge.Prefix, 1, 30),
+			prefixField("subnet", &c.DockerBridge.Subnet, parseUnicastPrefix),
+			prefixField("pool6", &c.DockerBridge.Pool6, parseUnicastPrefix),
+			numberField("prefix6", &c.DockerBridge.Prefix6, 1, 126),
+			prefixField("subnet6", &c.DockerBridge.Subnet6, parseUnicastPrefix),
 			boolField("masquerade", &c.DockerBridge.Masquerade),
+			listField("noMasqueradeTo", wantPrefix, &c.DockerBridge.NoMasqueradeTo, parseRoutePrefix, netip.Prefix.String),
 		),
 		objectField("metrics", listenField("listen", &c.Metrics.Listen)),
 	}
@@ -68,6 +73,7 @@ func poolFields(p *Pool) []field {
 		prefixField("block", &p.Block, parseUnicastPrefix),
 		numberField("size", &p.Size, 1, 128),
 		enumField("egress", &p.Egress, EgressRoute, EgressMasquerade),
+		listField("noMasqueradeTo", wantPrefix, &p.NoMasqueradeTo, parseRoutePrefix, netip.Prefix.String),
 	}
 }
 

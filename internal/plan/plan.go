@@ -33,6 +33,7 @@ type Input struct {
 	Facts     kernel.Facts
 	// Aggregates are announced by this node in place of what is inside them.
 	Aggregates []netip.Prefix
+	Egress     Egress
 	// Docker are networks of Docker's own that are announced.
 	Docker []DockerNetwork
 	// Announce are further prefixes that the config has announced.
@@ -93,12 +94,14 @@ func Compute(in Input) Output {
 	if in.Node.Docker {
 		p.siblings()
 		p.internal()
+		p.dockerBridge()
 		p.docker()
 	}
 	for _, prefix := range in.Announce {
 		p.out.Announce[prefix] = Announcement{Kind: "route"}
 	}
 	p.heard()
+	p.egress()
 	slices.SortFunc(p.out.Problems, func(a, b Problem) int {
 		return cmp.Or(strings.Compare(a.Code, b.Code), strings.Compare(a.Text, b.Text))
 	})
@@ -167,6 +170,9 @@ func (p *planner) v6() bool {
 				return true
 			}
 		}
+	}
+	if slices.ContainsFunc(p.in.Egress.Bridge.Subnets, func(s netip.Prefix) bool { return s.Addr().Is6() }) {
+		return true
 	}
 	for prefix := range p.in.Heard {
 		if prefix.Addr().Is6() {
@@ -331,7 +337,7 @@ func gatewaysOf(n cnm.Network, e cnm.Endpoint) []netip.Addr {
 func (p *planner) heard() {
 	for prefix, r := range p.in.Heard {
 		key := kernel.RouteKey{Dst: prefix}
-		if _, own := p.out.State.Routes[key]; own {
+		if _, own := p.out.State.Routes[key]; own || p.out.Announce[prefix].Kind == KindDocker {
 			if p.out.Announce[prefix].Kind != kindAggregate { // which several routers may have
 				p.claimed(r)
 			}

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -62,6 +63,17 @@ func TestMasqueradeTable(t *testing.T) {
 	if out, want := r.run(t, "nft -s list ruleset"), "table inet fairway {\n"+shownNAT+"}\n"; out != want {
 		t.Fatalf("nft shows:\n%s\nwant:\n%s", out, want)
 	}
+	of, err := r.h.Masqueraded(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for a, want := range map[string]bool{
+		"10.1.0.0": true, "10.1.0.255": true, "10.1.1.0": false, "10.0.255.255": false, "fd00:1::7": true, "fd00:0:ffff::": false, "fd00:2::": false,
+	} {
+		if of(netip.MustParseAddr(a)) != want {
+			t.Errorf("%s is masqueraded: %v", a, !want)
+		}
+	}
 	for name, line := range map[string]string{
 		"element added":   "nft add element inet fairway direct4 '{ 10.6.0.0/16 }'",
 		"element deleted": "nft delete element inet fairway masqueraded6 '{ fd00:1::/64 }'",
@@ -80,6 +92,9 @@ func TestMasqueradeTable(t *testing.T) {
 		})
 	}
 	apply(t, r.h, kernel.Firewall{})
+	if of, err = r.h.Masqueraded(t.Context()); err != nil || of != nil {
+		t.Errorf("without a table something is masqueraded, error %v", err)
+	}
 	if out := r.run(t, "nft list ruleset"); out != "" {
 		t.Fatalf("left over:\n%s", out)
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"fairway/internal/kernel"
@@ -198,4 +199,33 @@ func parseElement(b []byte) element {
 		}
 	}
 	return e
+}
+
+// Masqueraded says which sources the table in the kernel masquerades, whoever wrote it; nil when there are none.
+func (h *Handle) Masqueraded(ctx context.Context) (func(netip.Addr) bool, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return nil, errClosed
+	}
+	var all []element
+	for _, f := range natFamilies() {
+		some, err := h.nl.elements(ctx, unix.NFPROTO_INET, kernel.TableName, setMasqueraded+f.digit)
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return nil, err
+		}
+		all = append(all, some...)
+	}
+	if len(all) == 0 {
+		return nil, nil
+	}
+	return func(a netip.Addr) bool {
+		key, inside := a.AsSlice(), false
+		for _, e := range all { // sorted within a family
+			if len(e.key) == len(key) && bytes.Compare(e.key, key) <= 0 {
+				inside = !e.end
+			}
+		}
+		return inside
+	}, nil
 }
