@@ -27,7 +27,7 @@ type Node struct {
 	// Heard says whether a route for the address is heard from another node, and from which.
 	Heard ipam.Oracle
 	// Taken names what of the node itself lies in the prefix: a connected subnet of a link that is not ours.
-	Taken   func(netip.Prefix) (what string, taken bool)
+	Taken func(netip.Prefix) (what string, taken bool)
 	// Link says whether the node has a link of this name that is not ours, and of what kind.
 	Link    func(name string) (kind string, foreign bool)
 	Changed func() // called after each change, once it is saved

@@ -278,14 +278,15 @@ func (a LinkAddr) Compare(b LinkAddr) int {
 // BridgePort is a container's port of a bridge of ours: frames that come in through it must be from the container's MAC
 // and one of its addresses.
 type BridgePort struct {
-	Link  string
-	MAC   MAC
-	Addrs []netip.Addr // sorted, unique; link-local ones, which follow from the MAC, left out
+	Link   string
+	Bridge string // that it is a port of
+	MAC    MAC
+	Addrs  []netip.Addr // sorted, unique; link-local ones, which follow from the MAC, left out
 }
 
 // Equal compares two ports.
 func (p BridgePort) Equal(o BridgePort) bool {
-	return p.Link == o.Link && p.MAC == o.MAC && slices.Equal(p.Addrs, o.Addrs)
+	return p.Link == o.Link && p.Bridge == o.Bridge && p.MAC == o.MAC && slices.Equal(p.Addrs, o.Addrs)
 }
 
 // Equal compares two firewalls.
@@ -344,7 +345,7 @@ func (s State) String() string {
 		out = append(out, fmt.Sprintf("firewall accept bridges %v", f.Bridges))
 	}
 	for _, p := range s.Firewall.Ports {
-		out = append(out, fmt.Sprintf("port %s %s from %v", p.Link, p.MAC, p.Addrs))
+		out = append(out, fmt.Sprintf("port %s of %s %s from %v", p.Link, p.Bridge, p.MAC, p.Addrs))
 	}
 	if m := s.Firewall.Masquerade; len(m.From) > 0 {
 		out = append(out, fmt.Sprintf("masquerade from %v direct %v except %v", m.From, m.Direct, m.Except))

@@ -56,7 +56,7 @@ func (p *planner) bridged(n cnm.Network, e cnm.Endpoint) {
 	if e.State == cnm.Left {
 		return
 	}
-	port := kernel.BridgePort{Link: link, MAC: e.MAC, Addrs: e.All()}
+	port := kernel.BridgePort{Link: link, Bridge: bridge, MAC: e.MAC, Addrs: e.All()}
 	for _, a := range e.All() {
 		if slices.ContainsFunc(n.Subnets, func(s cnm.Subnet) bool { return s.Part.Contains(a) }) {
 			s.Neighs[kernel.NeighKey{Link: bridge, IP: a}] = e.MAC

@@ -100,6 +100,24 @@ func ndiscRules() []rule {
 	}
 }
 
+// withinBridges let pass what the kernel shows on its way from port to port of one bridge (br_netfilter): nothing is
+// forwarded there, and neighbour discovery is to addresses of no subnet.
+func withinBridges(ports []kernel.BridgePort) []rule {
+	var out []rule
+	seen := map[string]bool{}
+	for _, p := range ports {
+		if p.Bridge == "" || seen[p.Bridge] {
+			continue
+		}
+		seen[p.Bridge] = true
+		out = append(out, rule{"within " + p.Bridge, []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, equal(asCompare(p.Bridge)),
+			&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1}, equal(asCompare(p.Bridge)), accept(),
+		}})
+	}
+	return out
+}
+
 // portLookup looks for the name of the port, and behind it one field of the frame, in a set.
 func portLookup(set string, field *expr.Payload, not bool) []expr.Any {
 	out := []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: unix.NFT_REG_1}}

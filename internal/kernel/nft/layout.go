@@ -73,7 +73,7 @@ func layout(fw kernel.Firewall, reversePath expressions) []chain {
 		}
 	}
 	if len(fw.Internal) > 0 {
-		out = append(out, chain{name: chainApart, hook: nftables.ChainHookForward, priority: nftables.ChainPriorityFilter, rules: internalRules(fw.Internal)})
+		out = append(out, chain{name: chainApart, hook: nftables.ChainHookForward, priority: nftables.ChainPriorityFilter, rules: append(withinBridges(fw.Ports), internalRules(fw.Internal)...)})
 	}
 	if len(fw.ClosedTCP)+len(fw.ClosedUDP) > 0 {
 		out = append(

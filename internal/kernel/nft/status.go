@@ -18,8 +18,8 @@ type Status struct {
 	// IPv4 and IPv6 from spoofing.
 	Table, ReversePath bool
 	// Bridge says that table "bridge fairway" is there, which keeps containers on bridges from spoofing.
-	Bridge bool
-	IPv4, IPv6         FilterStatus
+	Bridge     bool
+	IPv4, IPv6 FilterStatus
 	// Dropped counts what each rule of ours dropped since the table was last written, in the order of the rules.
 	Dropped []Dropped
 	// Conditions are what is not as it should be, with what to do.
