@@ -54,6 +54,7 @@ type Agent struct {
 
 	loop    *loop
 	rib     *rib.Table
+	docker  dockerNetworks
 	metrics *api.Metrics
 	plug    *plugin.Server
 
@@ -186,6 +187,9 @@ func (a *Agent) open(ctx context.Context, g *errgroup.Group, local *store.Local)
 	})
 	if err != nil {
 		return fmt.Errorf("state file in %s: %w", a.config().State, err)
+	}
+	if err := a.docker.load(ctx, local); err != nil {
+		return err
 	}
 	restarted, err := a.sameBoot(ctx, local, book)
 	if err != nil {

@@ -153,6 +153,11 @@ func (v *engineView) look(ctx context.Context) error {
 			}
 		}
 	}
+	announced, err := v.client.Labelled(ctx, "bridge", labelAnnounce)
+	if err != nil {
+		return err
+	}
+	v.a.takeDockerNetworks(ctx, announced)
 	s.At = time.Now()
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -41,6 +41,7 @@ func (a *Agent) input(ctx context.Context) (plan.Input, error) {
 		Egress:   egressInput(cfg, u, facts),
 		Networks: snap.Networks, Endpoints: snap.Endpoints, Heard: a.rib.Snapshot(), Facts: facts,
 	}
+	in.Docker = a.docker.list()
 	for _, b := range snap.Blocks {
 		in.Blocks = append(in.Blocks, b.CIDR)
 	}

@@ -134,6 +134,7 @@ func (a *Agent) conditionsNow(cfg *config.Config, s api.Status, res result, eng 
 			"the Docker engine does not answer at %s%s", cfg.Docker.Socket, because(errText(eng.Err)))
 	}
 	f.tables(s)
+	a.dockerConditions(context.Background(), &f, res)
 	return append(f, a.firewallConditions()...)
 }
 

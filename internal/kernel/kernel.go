@@ -257,6 +257,8 @@ type Firewall struct {
 	Bridges []string
 	// Masquerade is the NAT of what leaves the cluster.
 	Masquerade Masquerade
+	// Unhidden is what Docker's NAT leaves alone.
+	Unhidden Unhidden
 	// Ports are ports of our bridges, each with what may come in through it. Sorted by link.
 	Ports []BridgePort
 }
@@ -295,6 +297,7 @@ func (f Firewall) Equal(o Firewall) bool {
 		slices.EqualFunc(f.Internal, o.Internal, slices.Equal[[]netip.Prefix]) &&
 		slices.Equal(f.ClosedTCP, o.ClosedTCP) && slices.Equal(f.ClosedUDP, o.ClosedUDP) &&
 		slices.Equal(f.Bridges, o.Bridges) && f.Masquerade.Equal(o.Masquerade) &&
+		f.Unhidden.Equal(o.Unhidden) &&
 		slices.EqualFunc(f.Ports, o.Ports, BridgePort.Equal)
 }
 
@@ -343,6 +346,9 @@ func (s State) String() string {
 	}
 	if f := s.Firewall; len(f.Bridges) > 0 {
 		out = append(out, fmt.Sprintf("firewall accept bridges %v", f.Bridges))
+	}
+	if u := s.Firewall.Unhidden; len(u.From) > 0 {
+		out = append(out, fmt.Sprintf("unhidden from %v to %v", u.From, u.To))
 	}
 	for _, p := range s.Firewall.Ports {
 		out = append(out, fmt.Sprintf("port %s of %s %s from %v", p.Link, p.Bridge, p.MAC, p.Addrs))

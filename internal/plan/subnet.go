@@ -90,32 +90,3 @@ func (p *planner) ports(also map[string][]netip.Addr) {
 	}
 	slices.SortFunc(ports, func(a, b kernel.BridgePort) int { return strings.Compare(a.Link, b.Link) })
 }
-
-// DockerNetwork is a bridge network of Docker's own that is announced.
-type DockerNetwork struct {
-	Name    string
-	Link    string // its bridge
-	Subnets []netip.Prefix
-}
-
-// docker announces Docker's own networks while their bridges are there and up, and has what comes for them accepted.
-func (p *planner) docker() {
-	f := &p.out.State.Firewall
-	for _, d := range p.in.Docker {
-		link, ok := p.in.Facts.Links[d.Link]
-		if !ok || !link.Up {
-			continue
-		}
-		f.Bridges = append(f.Bridges, d.Link)
-		for _, s := range d.Subnets {
-			if slices.ContainsFunc(link.Addrs, func(a netip.Prefix) bool { return a.Masked() == s }) {
-				p.out.Announce[s] = Announcement{Kind: KindDocker}
-			}
-		}
-	}
-	slices.Sort(f.Bridges)
-	f.Bridges = slices.Compact(f.Bridges)
-}
-
-// KindDocker is the kind of an announced subnet that is on a bridge of Docker's.
-const KindDocker = "docker"

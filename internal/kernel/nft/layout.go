@@ -57,6 +57,9 @@ func layout(fw kernel.Firewall, reversePath expressions) []chain {
 	if c, ok := natChain(fw.Masquerade); ok {
 		out = append(out, c)
 	}
+	if c, ok := unhiddenChain(fw.Unhidden); ok {
+		out = append(out, c)
+	}
 	if len(fw.Links) == 0 {
 		return out
 	}

@@ -31,6 +31,9 @@ func validate(fw kernel.Firewall) error {
 	if slices.Contains(fw.ClosedTCP, 0) || slices.Contains(fw.ClosedUDP, 0) {
 		return fmt.Errorf("closed port 0: want 1 to 65535")
 	}
+	if err := validateUnhidden(fw.Unhidden); err != nil {
+		return err
+	}
 	return validateNAT(fw.Masquerade)
 }
 
@@ -46,7 +49,7 @@ func clone(fw kernel.Firewall) kernel.Firewall {
 	fw.Internal = slices.Clone(fw.Internal)
 	fw.Bridges = slices.Clone(fw.Bridges)
 	fw.Ports = slices.Clone(fw.Ports) // their addresses are nobody's to change
-	fw.Masquerade = fw.Masquerade.Clone()
+	fw.Masquerade, fw.Unhidden = fw.Masquerade.Clone(), fw.Unhidden.Clone()
 	return fw
 }
 

@@ -98,7 +98,7 @@ func (h *Handle) writeSets(fw kernel.Firewall) error {
 		return fmt.Errorf("open nftables: %w", err)
 	}
 	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: kernel.TableName}
-	for _, s := range natSets(fw.Masquerade) {
+	for _, s := range addressSets(fw) {
 		n := s.nftables(table)
 		conn.FlushSet(n)
 		if err := addElements(conn, n, s); err != nil {

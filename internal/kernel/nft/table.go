@@ -57,12 +57,12 @@ func (h *Handle) wanted(fw kernel.Firewall) []chain {
 
 // writeTable replaces the table in one transaction. A kernel that has no reverse path lookup gets the table without it.
 func (h *Handle) writeTable(fw kernel.Firewall) error {
-	err := h.write(layout(fw, h.reversePath), natSets(fw.Masquerade))
+	err := h.write(layout(fw, h.reversePath), addressSets(fw))
 	if err == nil || !fw.AntiSpoof || !isUnsupported(err) {
 		h.noReversePath = false
 		return err
 	}
-	if again := h.write(layout(fw, nil), natSets(fw.Masquerade)); again != nil {
+	if again := h.write(layout(fw, nil), addressSets(fw)); again != nil {
 		return err
 	}
 	if !h.noReversePath {
@@ -121,7 +121,7 @@ func addChains(conn *nftables.Conn, table *nftables.Table, chains []chain) {
 
 // checkTable says in words how the table differs from what fw wants, without naming the table.
 func (h *Handle) checkTable(ctx context.Context, fw kernel.Firewall) ([]string, error) {
-	chains, sets := h.wanted(fw), natSets(fw.Masquerade)
+	chains, sets := h.wanted(fw), addressSets(fw)
 	flags, objects, ok, err := h.nl.table(ctx, unix.NFPROTO_INET, kernel.TableName)
 	switch {
 	case err != nil:
