@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -182,14 +183,13 @@ func (h *host) empty() error {
 
 // leftOver says what is on a host without containers and networks that should not be.
 func (h *host) leftOver() error {
-	// Behind a router each host has a route of the whole pool, always.
-	out, err := h.try("sh", "-c", "ip -o link show | grep -E ' f[wv][0-9a-f]{6}'; "+
-		"(ip route show proto 200; ip -6 route show proto 200) | grep -v -e '^"+pool4+" via' -e '^"+pool6+" via'; true")
+	out, err := h.try("sh", "-c", "ip -o link show | grep -E ' f[wv][0-9a-f]{6}'; ip route show proto 200; ip -6 route show proto 200; true")
 	if err != nil {
 		return err
 	}
-	if out != "" {
-		return fmt.Errorf("links or routes:\n%s", out)
+	lines := slices.DeleteFunc(strings.Split(out, "\n"), func(line string) bool { return line == "" || h.lasting.MatchString(line) })
+	if len(lines) > 0 {
+		return fmt.Errorf("links or routes:\n%s", strings.Join(lines, "\n"))
 	}
 	book, err := h.api().IPAM(h.ctx)
 	if err != nil {

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+
+	"fairway/internal/api"
+	"fairway/internal/config"
+	"fairway/internal/export"
+)
+
+// nodesOfConfig are the nodes of a config, and the node itself with its blocks and the routes that it announces.
+func nodesOfConfig(cfg *config.Config, self string) []export.Node {
+	own := export.Node{Name: self, Address: cfg.Node.Address, Address6: cfg.Node.Address6}
+	for _, p := range cfg.Pools {
+		if p.Block.IsValid() {
+			own.Prefixes = append(own.Prefixes, p.Block)
+		}
+	}
+	for _, r := range cfg.Routes {
+		if r.Announce {
+			own.Prefixes = append(own.Prefixes, r.To)
+		}
+	}
+	var nodes []export.Node
+	listed := false
+	for _, n := range cfg.Nodes {
+		node := export.Node{Name: n.Name, Address: n.Address, Address6: n.Address6, Prefixes: slices.Clone(n.Subnets)}
+		if !listed && (n.Name == own.Name || same(n.Address, own.Address) || same(n.Address6, own.Address6)) {
+			listed = true
+			for _, p := range own.Prefixes {
+				if !slices.Contains(node.Prefixes, p) {
+					node.Prefixes = append(node.Prefixes, p)
+				}
+			}
+		}
+		nodes = append(nodes, node)
+	}
+	if !listed && len(own.Prefixes) > 0 {
+		nodes = append(nodes, own)
+	}
+	return nodes
+}
+
+func same(a, b netip.Addr) bool { return a.IsValid() && a == b }
+
+// nodesOfAgent are the node itself, with what it announces, and the others as its agent knows them: each next hop with the
+// prefixes in the pools that are reached by it.
+func nodesOfAgent(ctx context.Context, c *api.Client) ([]export.Node, error) {
+	st, err := c.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	routes, err := c.Routes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	containers, err := c.Containers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	own := export.Node{Name: st.Node.Name, Address: st.Underlay.Address, Address6: st.Underlay.Address6}
+	for _, c := range containers {
+		for _, a := range c.AnnouncedAs {
+			if a.Kind == "address" && !slices.Contains(own.Prefixes, a.Prefix) {
+				own.Prefixes = append(own.Prefixes, a.Prefix)
+			}
+		}
+	}
+	var others []export.Node
+	for _, r := range routes {
+		switch {
+		case r.Source == "local" && r.Kind != "container":
+			own.Prefixes = append(own.Prefixes, r.Prefix)
+		case r.Via.IsValid() && r.Best && inPools(st.Pools, r.Prefix):
+			others = reachedBy(others, r)
+		}
+	}
+	return append([]export.Node{own}, others...), nil
+}
+
+func inPools(pools []api.PoolUsage, p netip.Prefix) bool {
+	return slices.ContainsFunc(pools, func(pool api.PoolUsage) bool {
+		return pool.CIDR.Bits() <= p.Bits() && pool.CIDR.Contains(p.Addr())
+	})
+}
+
+// reachedBy adds a route to the node with its next hop.
+func reachedBy(nodes []export.Node, r api.Route) []export.Node {
+	name := r.Node
+	if name == "" {
+		name = r.Via.String()
+	}
+	n := export.Node{Name: name}
+	if r.Via.Is4() {
+		n.Address = r.Via
+	} else {
+		n.Address6 = r.Via
+	}
+	for i, have := range nodes {
+		if have.Name == n.Name && have.Address == n.Address && have.Address6 == n.Address6 {
+			nodes[i].Prefixes = append(nodes[i].Prefixes, r.Prefix)
+			return nodes
+		}
+	}
+	n.Prefixes = []netip.Prefix{r.Prefix}
+	return append(nodes, n)
+}
