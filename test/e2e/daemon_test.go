@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"syscall"
@@ -48,6 +49,11 @@ func TestOutsideDaemons(t *testing.T) {
 				all = append(all, h.run("c"+h.Name, "--network", "net"))
 			}
 			s.spreads(o)
+			for _, a := range all[0].addrs() { // its block has a route, and that will do
+				if err := s.hosts[1].hasRoute(netip.PrefixFrom(a, a.BitLen()).String(), false)(); err != nil {
+					t.Error(err)
+				}
+			}
 			everyPair(t, all)
 			ownAddress(t, all[0], all[1])
 			times := s.times(5)
