@@ -46,7 +46,7 @@ func Open(dir string) (*Lab, error) {
 	}
 	opts, err := Options{
 		Dir: dir, Topology: s.Topology, Binary: s.Binary, NoAgent: !s.Agents,
-		DaemonJSON: s.Daemon, IPForward: s.IPForward, Hosts: s.Planned,
+		DaemonJSON: s.Daemon, IPForward: s.IPForward, Disk: s.Disk, Hosts: s.Planned,
 	}.checked()
 	if err != nil {
 		return nil, err
