@@ -127,7 +127,8 @@ func TestRoutes(t *testing.T) {
 			},
 		},
 		{
-			"a node, by its name", export.Router{Name: "b"},
+			"a node, by its name",
+			export.Router{Name: "b"},
 			"10.9.1.0/24 10.77.1.11 a link that is not known\n10.9.3.0/24 10.77.2.13 a link that is not known",
 			[]string{"fd09:0:0:1::/64 of a: no next hop of its family is known"},
 		},

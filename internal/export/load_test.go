@@ -62,7 +62,7 @@ func load(t *testing.T, f export.Format, script string, files map[string]string)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("/tmp", "export") // FRR drops its privileges, and has to get in
+	dir, err := os.MkdirTemp("/tmp", "export") //nolint:usetesting // FRR drops its privileges, and cannot get into TempDir
 	if err != nil {
 		t.Fatal(err)
 	}

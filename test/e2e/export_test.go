@@ -144,7 +144,7 @@ route replace 10.9.200.2/32 proto static via 10.77.0.11
 route replace fd09:0:0:1::/64 proto static via fd77::11
 route replace fd09:0:0:2::/64 proto static via fd77::12`
 	got := strings.Split(text, "\n")
-	for _, line := range strings.Split(want, "\n") {
+	for line := range strings.SplitSeq(want, "\n") {
 		if !strings.Contains(text, line) {
 			t.Errorf("no %q in:\n%s", line, text)
 		}

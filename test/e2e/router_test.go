@@ -130,6 +130,7 @@ func (h *host) oneRoute() {
 
 // noLoop sends packets to what no host has: they end at the router, and each node sees them once.
 func noLoop(t *testing.T, router *host, c *container) {
+	t.Helper()
 	for _, a := range []string{"10.9.77.7", "fd09:0:0:77::7"} {
 		if out, err := router.try("ip", "route", "get", a); err == nil {
 			t.Errorf("the router would send a packet for %s on: %s", a, out)
