@@ -344,6 +344,11 @@ func (a *Agent) taken(p netip.Prefix) (string, bool) {
 	if err != nil {
 		return "", false
 	}
+	for _, s := range a.config().DockerBridge.Subnets() {
+		if s.Overlaps(p) {
+			return fmt.Sprintf("%s of dockerBridge in the config", s), true
+		}
+	}
 	for _, l := range sortedLinks(facts) {
 		for _, have := range l.Addrs {
 			if !have.Addr().IsLinkLocalUnicast() && !have.Addr().IsLoopback() && have.Masked().Overlaps(p) {

@@ -47,3 +47,13 @@ func underlayPrefixes(cfg *config.Config, u underlay, facts kernel.Facts) []neti
 	slices.SortFunc(out, netip.Prefix.Compare)
 	return slices.Compact(out)
 }
+
+// lookAtLinks reads the node's links and addresses anew. The engine gives its bridges IPv6 addresses without duplicate
+// address detection, and of such the kernel tells nobody until the link has a carrier, with the first container
+// (net/ipv6/addrconf.c, addrconf_dad_work).
+func (a *Agent) lookAtLinks() {
+	a.kern.mu.Lock()
+	a.kern.facts = nil
+	a.kern.mu.Unlock()
+	a.loop.mark()
+}

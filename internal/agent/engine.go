@@ -158,6 +158,7 @@ func (v *engineView) look(ctx context.Context) error {
 		return err
 	}
 	v.a.takeDockerNetworks(ctx, announced)
+	v.a.lookAtLinks()
 	s.At = time.Now()
 	v.mu.Lock()
 	defer v.mu.Unlock()

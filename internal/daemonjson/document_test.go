@@ -265,7 +265,7 @@ func TestContradictions(t *testing.T) {
 
 func TestVersions(t *testing.T) {
 	for in, want := range map[string]string{
-		"20.10.24+dfsg1": "20.10.24", "28.5.2": "28.5.2", "v29.0": "29.0.0", "27.5.1-1ubuntu2~22": "27.5.1", "28": "28.0.0", " 26.1.5\n": "26.1.5",
+		"20.10.24+dfsg1": "20.10.24", "28.5.2": "28.5.2", "v29.0": "29.0.0", "27.5.1-1ubuntu2~22": "27.5.1", "28": "28.0.0", "26.1.5": "26.1.5",
 		"28.2.0-rc.1": "28.2.0", "19.03.15": "19.3.15",
 	} {
 		if v, err := daemonjson.ParseVersion(in); err != nil || v.String() != want {
@@ -294,6 +294,7 @@ func TestNotes(t *testing.T) {
 		{"", "28.5.2", nil},
 		{`{"ipv6": true}`, "28.5.2", []string{"dockerBridge.pool6"}},
 		{`{"ipv6": false}`, "28.5.2", nil},
+		{`{"live-restore": true}`, "28.5.2", []string{"stop them before Docker is restarted"}},
 	} {
 		d, err := daemonjson.Parse([]byte(c.in))
 		if err != nil {

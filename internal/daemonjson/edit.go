@@ -130,8 +130,8 @@ func (d *Document) manner() manner {
 	if n := len(d.members); n > 1 {
 		gap := d.text[d.members[n-2].valueTo:last.keyFrom]
 		m.between = bytes.TrimLeft(gap, " \t\r\n,")
-		if i := bytes.IndexByte(gap, ','); i >= 0 {
-			m.between = gap[i+1:]
+		if _, behind, ok := bytes.Cut(gap, []byte(",")); ok {
+			m.between = behind
 		}
 	}
 	// One empty line between two keys makes none between all.

@@ -68,6 +68,7 @@ const (
 	keyBridge   = "bridge"
 	keyGateway  = "default-gateway"
 	keyGateway6 = "default-gateway-v6"
+	keyLive     = "live-restore"
 )
 
 // Bridge is what the default bridge should be.
@@ -110,6 +111,9 @@ func (d *Document) Notes(b Bridge, v Version) []string {
 	}
 	if v.Known() && v.atLeast(28, 0) && !v.atLeast(28, 2) {
 		out = append(out, "Docker "+v.String()+" drops direct access to ports that a container publishes, and has no setting against it: use 28.2 or later, or do not publish them")
+	}
+	if on, ok := d.Value(keyLive); ok && string(on) == "true" {
+		out = append(out, keyLive+" is on: as long as a container runs on the default bridge, an engine that starts keeps the bridge as it is, so stop them before Docker is restarted")
 	}
 	if on, ok := d.Value(keyIPv6); ok && string(on) == "true" && !b.Subnet6.IsValid() {
 		out = append(out, "IPv6 is on for the default bridge with a subnet that is not of the cluster, and "+keyMasq+
