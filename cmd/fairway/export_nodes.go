@@ -56,24 +56,13 @@ func nodesOfAgent(ctx context.Context, c *api.Client) ([]export.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	containers, err := c.Containers(ctx)
-	if err != nil {
-		return nil, err
-	}
 	own := export.Node{Name: st.Node.Name, Address: st.Underlay.Address, Address6: st.Underlay.Address6}
-	for _, c := range containers {
-		for _, a := range c.AnnouncedAs {
-			if a.Kind == "address" && !slices.Contains(own.Prefixes, a.Prefix) {
-				own.Prefixes = append(own.Prefixes, a.Prefix)
-			}
-		}
+	for _, a := range st.Fabric.Prefixes {
+		own.Prefixes = append(own.Prefixes, a.Prefix)
 	}
 	var others []export.Node
 	for _, r := range routes {
-		switch {
-		case r.Source == "local" && r.Kind != "container":
-			own.Prefixes = append(own.Prefixes, r.Prefix)
-		case r.Via.IsValid() && r.Best && inPools(st.Pools, r.Prefix):
+		if r.Via.IsValid() && r.Best && inPools(st.Pools, r.Prefix) {
 			others = reachedBy(others, r)
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -92,7 +94,10 @@ func (a *Agent) fabricStatus(ctx context.Context, s *api.Status, res result) {
 	}
 	s.Fabric = api.Fabric{
 		Name: st.Name, Converged: st.Converged, PeersConfigured: max(configured, len(st.Peers)), // those that called count, too
-		Learned: a.rib.Len(), Announced: len(res.Announced), Peers: []api.Peer{},
+		Learned: a.rib.Len(), Announced: len(res.Announced), Peers: []api.Peer{}, Prefixes: []api.Announced{},
+	}
+	for _, p := range slices.SortedFunc(maps.Keys(res.Announced), netip.Prefix.Compare) {
+		s.Fabric.Prefixes = append(s.Fabric.Prefixes, api.Announced{Prefix: p, Kind: res.Announced[p].Kind})
 	}
 	peers, err := a.Peers(ctx)
 	if err != nil {

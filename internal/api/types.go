@@ -78,7 +78,9 @@ type Fabric struct {
 	PeersEstablished int    `json:"peers_established"`
 	Learned          int    `json:"learned"`   // prefixes heard from others
 	Announced        int    `json:"announced"` // prefixes told to others
-	Peers            []Peer `json:"peers"`
+	// Prefixes are those: what this node has for others to reach, sorted.
+	Prefixes []Announced `json:"prefixes"`
+	Peers    []Peer      `json:"peers"`
 }
 
 // PoolUsage is how much of a pool is used on this node.

@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"fairway/internal/api"
 	"fairway/internal/lab"
 )
 
@@ -105,6 +107,20 @@ func TestRouterTables(t *testing.T) {
 		t.Errorf("the router gained %d routes, want one of each family", gained)
 	}
 	t.Run("no loop", func(t *testing.T) { noLoop(t, router, all[0]) })
+	t.Run("given out twice", func(t *testing.T) {
+		s.hosts[0].in(t).run("once", "--network", "net", "--ip", "10.9.200.2")
+		s.hosts[2].in(t).run("twice", "--network", "net", "--ip", "10.9.200.2")
+		eventually(t, hearsay, func() error {
+			st, err := router.api().Status(router.ctx)
+			if err != nil {
+				return err
+			}
+			if !slices.ContainsFunc(st.Conditions, func(c api.Condition) bool { return c.Code == "duplicate-address" && strings.Contains(c.Text, "10.9.200.2") }) {
+				return fmt.Errorf("the router's conditions: %+v", st.Conditions)
+			}
+			return nil
+		})
+	})
 }
 
 // oneRoute checks that there is one route of each pool besides the host's own, and that it leads to the router.
