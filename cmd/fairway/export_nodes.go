@@ -4,13 +4,15 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"fairway/internal/api"
 	"fairway/internal/config"
 	"fairway/internal/export"
 )
 
-// nodesOfConfig are the nodes of a config, and the node itself with its blocks and the routes that it announces.
+// nodesOfConfig are the nodes of a config, and the node itself with its blocks, its part of Docker's default bridge and the
+// routes that it announces.
 func nodesOfConfig(cfg *config.Config, self string) []export.Node {
 	own := export.Node{Name: self, Address: cfg.Node.Address, Address6: cfg.Node.Address6}
 	for _, p := range cfg.Pools {
@@ -18,6 +20,7 @@ func nodesOfConfig(cfg *config.Config, self string) []export.Node {
 			own.Prefixes = append(own.Prefixes, p.Block)
 		}
 	}
+	own.Prefixes = append(own.Prefixes, cfg.DockerBridge.Subnets()...)
 	for _, r := range cfg.Routes {
 		if r.Announce {
 			own.Prefixes = append(own.Prefixes, r.To)
@@ -46,7 +49,7 @@ func nodesOfConfig(cfg *config.Config, self string) []export.Node {
 func same(a, b netip.Addr) bool { return a.IsValid() && a == b }
 
 // nodesOfAgent are the node itself, with what it announces, and the others as its agent knows them: each next hop with the
-// prefixes in the pools that are reached by it.
+// prefixes that are reached by it, if a node has them or they are inside a pool.
 func nodesOfAgent(ctx context.Context, c *api.Client) ([]export.Node, error) {
 	st, err := c.Status(ctx)
 	if err != nil {
@@ -62,12 +65,15 @@ func nodesOfAgent(ctx context.Context, c *api.Client) ([]export.Node, error) {
 	}
 	var others []export.Node
 	for _, r := range routes {
-		if r.Via.IsValid() && r.Best && inPools(st.Pools, r.Prefix) {
+		if r.Via.IsValid() && r.Best && (ofNode(r) || inPools(st.Pools, r.Prefix)) {
 			others = reachedBy(others, r)
 		}
 	}
 	return append([]export.Node{own}, others...), nil
 }
+
+// ofNode says whether a node has the prefix, and not a stranger, who may announce anything.
+func ofNode(r api.Route) bool { return r.Node != "" && !strings.HasPrefix(r.Node, "AS ") }
 
 func inPools(pools []api.PoolUsage, p netip.Prefix) bool {
 	return slices.ContainsFunc(pools, func(pool api.PoolUsage) bool {
