@@ -26,6 +26,7 @@ type rig struct {
 	now   time.Time
 	heard map[netip.Addr]string
 	taken map[netip.Prefix]string
+	links map[string]string // strangers', by name
 }
 
 func (r *rig) List(ctx context.Context, prefix string) (store.Listing, error) {
@@ -70,6 +71,7 @@ func (r *rig) open(t *testing.T) {
 			}
 			return "", false
 		},
+		Link: func(name string) (string, bool) { kind, ok := r.links[name]; return kind, ok },
 	}
 	if r.Book, err = cnm.Load(t.Context(), r, opts, node); err != nil {
 		t.Fatal(err)

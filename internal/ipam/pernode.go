@@ -53,6 +53,9 @@ func (a *Allocator) perNode(p *pool, rec *Pool) error {
 	if p.PerNode {
 		return nil
 	}
+	if p.lived() || len(p.blocks) > len(p.Own) {
+		return fmt.Errorf("subnet %v has addresses of containers already, which were given out before its mode was known: %w", p.CIDR, ErrInUse)
+	}
 	asked := 0
 	for _, plan := range a.opts.Plan.Pools {
 		if covers(plan.CIDR, p.CIDR) {
