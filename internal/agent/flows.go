@@ -79,3 +79,25 @@ func (s sides) stale(f kernel.Flow, now kernel.Masquerade) bool {
 	}
 	return s.settings.Hides(f.Src, f.Dst) != hide
 }
+
+// stillKnown adds the destinations of learned routes of ours that are in the kernel to those that see a container's own
+// address. As such routes are left alone until every source has reported, so are the flows over them: a restart of the
+// agent turns none of them over.
+func (m *machinery) stillKnown(ctx context.Context, want kernel.Masquerade) kernel.Masquerade {
+	if len(want.From) == 0 {
+		return want
+	}
+	have, err := m.routes.List(ctx)
+	if err != nil {
+		return want // the routes' stage meets the same error and reports it
+	}
+	want.Direct = slices.Clone(want.Direct)
+	for key, r := range have {
+		if learned(r) && key.Dst.Bits() > 0 {
+			want.Direct = append(want.Direct, key.Dst)
+		}
+	}
+	slices.SortFunc(want.Direct, netip.Prefix.Compare)
+	want.Direct = slices.Compact(want.Direct)
+	return want
+}

@@ -40,12 +40,17 @@ func newGateway(t *testing.T) gateway {
 	return g
 }
 
-// set makes one pass of the loop's stages with a firewall.
+// set makes one pass of the loop's stages with a masquerade.
 func (g gateway) set(m kernel.Masquerade) {
 	g.t.Helper()
 	want := kernel.NewState()
 	want.Firewall.Masquerade = m
-	reports, _, _ := g.apply(g.t.Context(), want, true)
+	g.pass(want, true)
+}
+
+func (g gateway) pass(want kernel.State, prune bool) {
+	g.t.Helper()
+	reports, _, _ := g.apply(g.t.Context(), want, prune)
 	for _, r := range reports {
 		if err := r.Err(); err != nil {
 			g.t.Fatal(err)
@@ -157,6 +162,49 @@ func TestFlowsFollow(t *testing.T) {
 	late.wantSeen("the table is back", "10.2.0.1")
 }
 
+// While an agent that was started again waits to hear from its peers, what it knew before is not outside.
+func TestFlowsUntilConverged(t *testing.T) {
+	g := newGateway(t)
+	p := netip.MustParsePrefix
+	g.far.Batch("addr add 10.3.0.2/24 dev eth0")
+	key, way := kernel.RouteKey{Dst: p("10.3.0.0/24")}, kernel.Route{Type: kernel.Unicast, NextHops: []kernel.NextHop{{Via: netip.MustParseAddr(inside4), Link: "f0"}}}
+	alone := kernel.NewState()
+	alone.Firewall.Masquerade = kernel.Masquerade{From: []netip.Prefix{p("10.1.0.0/24")}, Direct: []netip.Prefix{p("224.0.0.0/4")}}
+	heard := kernel.NewState()
+	heard.Routes[key] = way
+	heard.Firewall.Masquerade = kernel.Masquerade{From: alone.Firewall.Masquerade.From, Direct: []netip.Prefix{p("10.3.0.0/24"), p("224.0.0.0/4")}}
+	g.pass(heard, true)
+	f, out := g.open("10.3.0.2", 4242), g.open(outside4, 4242)
+	f.wantSeen("heard", "10.1.0.2")
+	out.wantSeen("heard", "10.2.0.1")
+	before := f.tracked()
+	g.restart()
+	g.pass(alone, false)
+	f.wantSeen("started again", "10.1.0.2")
+	if now := f.tracked(); now != before {
+		t.Errorf("tracked %s, before %s", now, before)
+	}
+	g.pass(heard, true)
+	f.wantSeen("heard again", "10.1.0.2")
+	g.pass(alone, true)
+	if _, err := g.ns.Command("ip", "route", "add", "10.3.0.0/24", "via", inside4); err != nil {
+		t.Fatal(err)
+	}
+	f.wantSeen("heard no more", "10.2.0.1")
+	out.wantSeen("heard no more", "10.2.0.1")
+}
+
+// restart is another run of the agent: what it remembers is gone.
+func (g gateway) restart() {
+	g.t.Helper()
+	fw, err := nft.Open(nft.Config{Log: slog.New(slog.DiscardHandler), Namespace: g.ns.FD()})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(fw.Close)
+	g.machinery = newMachinery(g.log, g.rt, fw)
+}
+
 // An agent that is started again leaves flows alone when nothing about them has changed, and else does what it would have
 // done had it run.
 func TestFlowsOverRestart(t *testing.T) {
@@ -182,14 +230,6 @@ func TestFlowsOverRestart(t *testing.T) {
 		t.Fatalf("the operator's rule shows %s", their)
 	}
 	before := in.tracked() + out.tracked()
-	restart := func() {
-		fw, err := nft.Open(nft.Config{Log: slog.New(slog.DiscardHandler), Namespace: g.ns.FD()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(fw.Close)
-		g.machinery = newMachinery(g.log, g.rt, fw)
-	}
 	handles := func() string {
 		text, err := g.ns.Command("nft", "-a", "list", "table", "inet", "fairway")
 		if err != nil {
@@ -198,7 +238,7 @@ func TestFlowsOverRestart(t *testing.T) {
 		return text
 	}
 	was := handles()
-	restart()
+	g.restart()
 	g.set(known)
 	if now := handles(); now != was {
 		t.Errorf("the table was written anew:\n%s\nbefore:\n%s", now, was)
@@ -213,10 +253,10 @@ func TestFlowsOverRestart(t *testing.T) {
 		t.Errorf("the operator's flow goes on as %s, it was %s", got, their)
 	}
 	// The config changed while no agent ran.
-	restart()
+	g.restart()
 	g.set(kernel.Masquerade{})
 	out.wantSeen("masquerading was turned off meanwhile", "10.1.0.2")
-	restart()
+	g.restart()
 	g.set(known)
 	in.wantSeen("and on again", "10.1.0.2")
 	out.wantSeen("and on again", "10.2.0.1")

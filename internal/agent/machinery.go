@@ -178,6 +178,9 @@ func (m *machinery) readFacts(ctx context.Context) (kernel.Facts, error) {
 // apply makes the kernel agree with the whole set. Learned routes that nobody wants are left alone until every source
 // has reported (prune): they may be an earlier run's, about to be learned again.
 func (m *machinery) apply(ctx context.Context, want kernel.State, prune bool) ([]reconcile.Report, failedRoutes, map[string]error) {
+	if !prune {
+		want.Firewall.Masquerade = m.stillKnown(ctx, want.Firewall.Masquerade)
+	}
 	m.mu.Lock()
 	before := m.want
 	m.want = want

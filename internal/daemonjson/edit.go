@@ -129,7 +129,6 @@ func (d *Document) manner() manner {
 	m.between = d.text[d.open:d.members[0].keyFrom]
 	if n := len(d.members); n > 1 {
 		gap := d.text[d.members[n-2].valueTo:last.keyFrom]
-		m.between = bytes.TrimLeft(gap, " \t\r\n,")
 		if _, behind, ok := bytes.Cut(gap, []byte(",")); ok {
 			m.between = behind
 		}

@@ -39,6 +39,10 @@ func (p *planner) dockerBridge() {
 // onBridge says whether the bridge has an address in just this subnet, and if not, why.
 func (p *planner) onBridge(subnet netip.Prefix) bool {
 	link, ok := p.in.Facts.Links[dockerZero]
+	if ok && !link.Up {
+		p.problem("docker_bridge_down", "set it up, or restart Docker", "%s is down, so subnet %s is not announced", dockerZero, subnet)
+		return false
+	}
 	if !ok {
 		p.problem("docker_bridge_missing", "start Docker; with \"bridge\" in its daemon.json, or --bridge, it has no default bridge",
 			"there is no link %s for subnet %s", dockerZero, subnet)

@@ -110,6 +110,12 @@ func TestDockerBridge(t *testing.T) {
 		}},
 		{"without IPv6", func(in *plan.Input) { bridged(in, "10.11.1.1/24") }, "10.11.1.0/24", "[docker0]", []string{"subnet fd11:0:0:1::/64"}},
 		{"another prefix length", func(in *plan.Input) { bridged(in, "10.11.1.1/25", "fd11:0:0:1::1/64") }, "fd11:0:0:1::/64", "[docker0]", []string{"docker0 has 10.11.1.1/25"}},
+		{"set down", func(in *plan.Input) {
+			bridged(in, "10.11.1.1/24", "fd11:0:0:1::1/64")
+			l := in.Facts.Links["docker0"]
+			l.Up = false
+			in.Facts.Links["docker0"] = l
+		}, "", "[]", []string{"docker0 is down, so subnet 10.11.1.0/24 is not announced", "docker0 is down"}},
 		{"no Docker yet", func(*plan.Input) {}, "", "[]", []string{"there is no link docker0", "there is no link docker0"}},
 		{"announced by another, too", func(in *plan.Input) {
 			bridged(in, "10.11.1.1/24", "fd11:0:0:1::1/64")
