@@ -43,9 +43,9 @@ func (h *Handle) Shielded(ctx context.Context) ([]netip.Addr, error) {
 // compared are the addresses of a family that the rule compares something with.
 func (r ruleInfo) compared(v4 bool) []netip.Addr {
 	var out []netip.Addr
-	for _, e := range r.exprs {
-		if !strings.HasPrefix(e, "cmp ") {
-			continue
+	for i, e := range r.exprs {
+		if i == 0 || !strings.HasPrefix(e, "cmp ") || !strings.HasPrefix(r.exprs[i-1], "payload ") {
+			continue // the name of a link is as long as an address
 		}
 		for part := range strings.FieldsSeq(e) {
 			text, found := strings.CutPrefix(part, ".3.1=") // NFTA_CMP_DATA, NFTA_DATA_VALUE
