@@ -81,24 +81,27 @@ func inPools(pools []api.PoolUsage, p netip.Prefix) bool {
 	})
 }
 
-// reachedBy adds a route to the node with its next hop.
+// reachedBy adds a route to the node with its next hop. A node has one of each family; one that is reached by more ways is
+// listed once for each.
 func reachedBy(nodes []export.Node, r api.Route) []export.Node {
 	name := r.Node
 	if name == "" {
 		name = r.Via.String()
 	}
-	n := export.Node{Name: name}
-	if r.Via.Is4() {
-		n.Address = r.Via
-	} else {
-		n.Address6 = r.Via
+	hop := func(n *export.Node) *netip.Addr {
+		if r.Via.Is4() {
+			return &n.Address
+		}
+		return &n.Address6
 	}
-	for i, have := range nodes {
-		if have.Name == n.Name && have.Address == n.Address && have.Address6 == n.Address6 {
-			nodes[i].Prefixes = append(nodes[i].Prefixes, r.Prefix)
+	for i := range nodes {
+		if n := &nodes[i]; n.Name == name && (*hop(n) == r.Via || !hop(n).IsValid()) {
+			*hop(n) = r.Via
+			n.Prefixes = append(n.Prefixes, r.Prefix)
 			return nodes
 		}
 	}
-	n.Prefixes = []netip.Prefix{r.Prefix}
+	n := export.Node{Name: name, Prefixes: []netip.Prefix{r.Prefix}}
+	*hop(&n) = r.Via
 	return append(nodes, n)
 }

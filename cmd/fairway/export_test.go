@@ -1,10 +1,17 @@
 package main
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"fairway/internal/api"
+	"fairway/internal/export"
 )
 
 const exportConfig = `
@@ -75,6 +82,25 @@ func TestExportAgent(t *testing.T) {
 	}
 	if st.Mode() != 0o600 || !strings.Contains(string(text), `to: "10.9.0.0/26"`) || strings.Contains(string(text), "10.9.0.64/26") {
 		t.Errorf("%v\n%s", st.Mode(), text)
+	}
+}
+
+// A node is known by the next hops of both its families, so that a router's address of one takes both away.
+func TestReachedBy(t *testing.T) {
+	var nodes []export.Node
+	for _, r := range []struct{ prefix, via string }{
+		{"10.9.2.0/24", "10.77.0.12"}, {"fd09:0:0:2::/64", "fd77::12"}, {"10.9.200.2/32", "10.77.0.12"}, {"10.9.3.0/24", "10.77.0.99"}, {"fd09:0:0:3::/64", "fd77::12"},
+	} {
+		nodes = reachedBy(nodes, api.Route{Prefix: prefix(r.prefix), Via: addr(r.via), Node: "host2"})
+	}
+	want := []export.Node{
+		{Name: "host2", Address: addr("10.77.0.12"), Address6: addr("fd77::12"), Prefixes: []netip.Prefix{
+			prefix("10.9.2.0/24"), prefix("fd09:0:0:2::/64"), prefix("10.9.200.2/32"), prefix("fd09:0:0:3::/64"),
+		}},
+		{Name: "host2", Address: addr("10.77.0.99"), Prefixes: []netip.Prefix{prefix("10.9.3.0/24")}},
+	}
+	if d := cmp.Diff(want, nodes, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); d != "" {
+		t.Errorf("-want +got\n%s", d)
 	}
 }
 
