@@ -126,9 +126,10 @@ func (a *Agent) Routes(context.Context) ([]api.Route, error) {
 		if v.InKernel {
 			v.Since = cmp.Or(since[key], a.started)
 		}
-		if r.Type == kernel.Blackhole {
-			v.Kind = "block"
-		} else if len(r.NextHops) > 0 {
+		if r.Type == kernel.Blackhole || !key.Dst.IsSingleIP() {
+			v.Kind = cmp.Or(res.Output.Announce[key.Dst].Kind, "block")
+		}
+		if len(r.NextHops) > 0 {
 			v.Link = r.NextHops[0].Link
 		}
 		out = append(out, v)

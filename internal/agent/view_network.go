@@ -42,7 +42,7 @@ func (a *Agent) designNetwork(v *cluster.View, req api.NetworkRequest) (cluster.
 	}
 	var pools []cluster.Pool
 	for _, s := range subnets {
-		shape, err := ipam.ShapeOf(s.Prefix, a.blockSizeIn(s.Prefix), staticIn(static, s.Prefix))
+		shape, err := a.shapeOf(req, s.Prefix, static)
 		if err != nil {
 			return n, nil, err
 		}
@@ -52,6 +52,14 @@ func (a *Agent) designNetwork(v *cluster.View, req api.NetworkRequest) (cluster.
 		pools = append(pools, cluster.Pool{CIDR: s.Prefix, BlockSize: shape.BlockSize, Static: shape.Static, Network: req.Name})
 	}
 	return n, pools, nil
+}
+
+// shapeOf says how a subnet is cut: into blocks, or into a part for each node.
+func (a *Agent) shapeOf(req api.NetworkRequest, subnet netip.Prefix, static []netip.Prefix) (ipam.Shape, error) {
+	if cnm.Mode(req.Options[cnm.OptMode]) == cnm.PerNode {
+		return ipam.NodeShape(subnet, a.nodeSizeIn(subnet))
+	}
+	return ipam.ShapeOf(subnet, a.blockSizeIn(subnet), staticIn(static, subnet))
 }
 
 const clockText = "2006-01-02 15:04:05"
@@ -74,6 +82,18 @@ func checkNetworkName(name string) error {
 func (a *Agent) blockSizeIn(subnet netip.Prefix) int {
 	for _, p := range a.config().Pools {
 		if p.CIDR.Bits() <= subnet.Bits() && p.CIDR.Overlaps(subnet) {
+			return p.BlockSize
+		}
+	}
+	return 0
+}
+
+// nodeSizeIn is what the config's file says of a node's part of a subnet; 0: nothing. The default size of blocks is none.
+func (a *Agent) nodeSizeIn(subnet netip.Prefix) int {
+	cfg := a.config()
+	given := givenBlockSizes(cfg)
+	for i, p := range cfg.Pools {
+		if given[i] && p.CIDR.Bits() <= subnet.Bits() && p.CIDR.Overlaps(subnet) {
 			return p.BlockSize
 		}
 	}

@@ -80,7 +80,9 @@ type Fabric struct {
 	PeersEstablished int    `json:"peers_established"`
 	Learned          int    `json:"learned"`   // prefixes heard from others
 	Announced        int    `json:"announced"` // prefixes told to others
-	Peers            []Peer `json:"peers"`
+	// Prefixes are those: what this node has for others to reach, sorted.
+	Prefixes []Announced `json:"prefixes"`
+	Peers    []Peer      `json:"peers"`
 }
 
 // PoolUsage is how much of a pool is used on this node.
@@ -153,7 +155,7 @@ type Container struct {
 // Announced is a prefix told to other nodes.
 type Announced struct {
 	Prefix netip.Prefix `json:"prefix"`
-	Kind   string       `json:"kind"` // block, address, route
+	Kind   string       `json:"kind"` // block, address, aggregate, route
 }
 
 // Network is a Docker network of our driver on this node, or one of the cluster that this node has not made yet.
@@ -181,8 +183,8 @@ type Subnet struct {
 // Route is one path to a prefix; a prefix with several ways is listed once for each.
 type Route struct {
 	Prefix   netip.Prefix `json:"prefix"`
-	Kind     string       `json:"kind"`           // container, block, learned, static
-	Via      netip.Addr   `json:"via,omitzero"`   // next hop; zero: on the link itself, or a blackhole (block)
+	Kind     string       `json:"kind"`           // container, block, aggregate, learned, static
+	Via      netip.Addr   `json:"via,omitzero"`   // next hop; zero: on the link itself, or a blackhole (block, aggregate)
 	Link     string       `json:"link,omitempty"` // "" for a blackhole, and while no link reaches the next hop
 	Source   string       `json:"source"`         // local, static, store, bgp
 	Peer     string       `json:"peer,omitempty"` // who told it

@@ -233,7 +233,8 @@ func (b *Book) recall(ctx context.Context, spec cluster.PoolSpec, lack *ipam.Lac
 func (b *Book) claimAhead(ctx context.Context, pool string) {
 	b.mu.Lock()
 	now := b.now()
-	late := now.Sub(b.shared.ahead[pool]) >= aheadPause
+	p, ok := b.alloc.Pool(pool)
+	late := ok && !p.PerNode && now.Sub(b.shared.ahead[pool]) >= aheadPause // of a pool with a subnet per node there is one
 	if late {
 		b.shared.ahead[pool] = now
 	}

@@ -237,7 +237,7 @@ func (w *world) bindNetwork() (ipam.Delta, error) {
 		return ipam.Delta{}, nil
 	}
 	w.networks++
-	s := ipam.BindSettings{Space: p.Space}
+	s := ipam.BindSettings{Space: p.Space, PerNode: w.byte()%5 == 0}
 	if w.byte()%3 == 0 {
 		s.Static = []netip.Prefix{netip.PrefixFrom(w.addr(p.CIDR), p.CIDR.Addr().BitLen()-w.byte()%4).Masked()}
 	}
@@ -508,12 +508,21 @@ func (w *world) checkHoldings() {
 	}
 }
 
+// atTheEdge says that a reserved address is one that nobody could have: the first or last of a node's own subnet.
+func (w *world) atTheEdge(h ipam.Holding) bool {
+	part, _, ok := w.a.NodeSubnet(h.Pool)
+	if !ok || h.Kind != ipam.KindAux || !part.Contains(h.Addr) || part.Addr().BitLen()-part.Bits() < 2 {
+		return false
+	}
+	return h.Addr == part.Addr() || h.Addr.Is4() && !part.Contains(h.Addr.Next())
+}
+
 func (w *world) checkUsage() {
 	held := map[string]uint64{}
 	resting := map[string]uint64{}
 	for _, h := range w.a.Holdings() {
 		switch {
-		case h.Kind == ipam.KindGateway || h.Pool == "":
+		case h.Kind == ipam.KindGateway || h.Pool == "" || w.atTheEdge(h):
 		case h.State == ipam.StateHeld:
 			held[h.Pool]++
 		default:

@@ -36,6 +36,7 @@ type Plan struct {
 type PoolPlan struct {
 	CIDR      netip.Prefix // masked
 	BlockSize int          // prefix length of a block; 0: 26 for IPv4, 122 for IPv6
+	NodeSize  int          // prefix length of the one block of a pool that is PerNode; 0: 24 for IPv4, 64 for IPv6
 	Block     netip.Prefix // this node's own part; zero: none
 	Size      int          // prefix length of the subnet of a network that names none; with Block it is CIDR's
 }
@@ -74,6 +75,8 @@ type AddressRequest struct {
 type BindSettings struct {
 	Space  string         // address space of the pools; "": whichever has them
 	Static []netip.Prefix // static ranges, at most one for each pool; a pool without one has the default
+	// PerNode gives each node one block, whose first usable address is its gateway. There is no static range then.
+	PerNode bool
 }
 
 // Kind is what an address is held for.

@@ -36,6 +36,8 @@ func (f *Fabric) handle(events []event) {
 			f.onBFD(e.bfd)
 		case e.advert != nil:
 			f.onAdvert(e.advert)
+		case e.caller.IsValid():
+			f.onCaller(e.caller)
 		}
 	}
 	f.limit(false)
@@ -227,6 +229,9 @@ func (f *Fabric) converge() {
 		return
 	}
 	late := !f.now().Before(f.deadline)
+	if f.restarting && f.ranges() && !late {
+		return // nobody knows who is still to call
+	}
 	for _, s := range f.sessions {
 		if !s.reported && !s.away && !late {
 			return

@@ -69,6 +69,7 @@ type Fabric struct {
 	tells     uint64                   // counts changes of told
 	gone      map[netip.Prefix]uint64  // withdrawn a moment ago, with tells of then
 	sessions  map[string]*session      // by the peer's name
+	callers   map[netip.Addr]time.Time // from ranges of the config: when there last was a session
 	closing   map[netip.Addr]*api.Peer // being taken out of GoBGP
 	server    *server.BgpServer        // nil: not running
 	policy    policy                   // what GoBGP has
@@ -98,7 +99,7 @@ func New(c Config) (*Fabric, error) {
 		cfg: c.Cfg, facts: c.Facts,
 		queue: newQueue(), learned: newLearned(c.RIB), first: make(chan struct{}),
 		want: map[netip.Prefix]fabric.Announcement{}, told: map[netip.Prefix]bool{}, gone: map[netip.Prefix]uint64{},
-		sessions: map[string]*session{}, closing: map[netip.Addr]*api.Peer{}, counts: map[string]counted{},
+		sessions: map[string]*session{}, callers: map[netip.Addr]time.Time{}, closing: map[netip.Addr]*api.Peer{}, counts: map[string]counted{},
 	}
 	if f.now == nil {
 		f.now = time.Now
@@ -232,6 +233,7 @@ func (f *Fabric) retry(countAll bool) {
 	defer f.mu.Unlock()
 	f.limit(countAll)
 	f.resolveDoubts()
+	f.forgetCallers()
 	if err := errors.Join(f.sync(), f.sendAgain()); err != nil {
 		f.log.Debug("sync peers", slog.Any("err", err))
 	}

@@ -27,7 +27,7 @@ const (
 func (f *Fabric) start(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s := server.NewBgpServer(server.LoggerOption(quietLogger(f.log), nil))
+	s := server.NewBgpServer(server.LoggerOption(f.quietLogger(), nil))
 	go s.Serve()
 	if err := f.open(ctx, s); err != nil {
 		// The port may be another daemon's; whoever calls Run again finds nothing left of this attempt.

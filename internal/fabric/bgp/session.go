@@ -64,11 +64,12 @@ type session struct {
 	stale     bool                // its paths are those of before a restart
 }
 
-// peers are those of the mesh and of the config, which has the last word about an address.
+// peers are those of the config, which has the last word about an address, of those who called from its ranges, and of
+// the mesh.
 func (f *Fabric) peers() []fabric.MeshPeer {
 	all := make([]fabric.MeshPeer, 0, len(f.cfg.BGP.Peers)+len(f.mesh))
 	given := make(map[string]bool, len(f.cfg.BGP.Peers))
-	for _, p := range f.cfg.BGP.Peers {
+	for _, p := range f.configured() {
 		given[p.Name()] = true
 		all = append(all, fabric.MeshPeer{Peer: p, Client: f.cfg.BGP.RouteReflector && p.ASN == f.asn})
 	}

@@ -221,6 +221,7 @@ func flatten(parts *[]string, name, path string, data []byte) {
 		switch {
 		case nested(name, p):
 			flatten(parts, name, p, v)
+		case name == "nat" && p == ".7": // flags, which the kernel makes of the rest (NF_NAT_RANGE_MAP_IPS)
 		case slices.ContainsFunc(v, func(b byte) bool { return b != 0 }):
 			*parts = append(*parts, fmt.Sprintf("%s=%x", p, v))
 		}
