@@ -84,6 +84,9 @@ func (c *Cluster) checkName(v *View) error {
 	if !beats || a.Value.ID != me.ID || a.Value.Session == session {
 		return nil
 	}
+	if c.keeper.holding && a.Revision < c.lastAlive() {
+		return nil // from before our own: a cache that is behind, or an older copy of the store
+	}
 	former := slices.Contains(c.former, a.Value.Session)
 	switch {
 	case !c.keeper.holding && former:
