@@ -112,7 +112,9 @@ func (c *Cluster) settle(ctx context.Context, k Claim) (left bool, err error) {
 	o := v.ownerOf(k)
 	mine := o.revision != 0 && c.mine(o.id)
 	switch {
-	case k.Pending, v.Unread[k.Key()] != nil: // one that cannot be read was written by a newer version, which knows what it means
+	case k.Pending:
+		return k.Releasing, nil
+	case v.unreadable(k.Key()): // a newer version wrote it, and knows what it means
 		return k.Releasing, nil
 	case k.Releasing && mine:
 		if err := c.giveBack(ctx, k); err != nil {
@@ -131,6 +133,11 @@ func (c *Cluster) settle(ctx context.Context, k Claim) (left bool, err error) {
 		}
 	}
 	return false, c.fence(ctx, k, "", false)
+}
+
+func (v *View) unreadable(key string) bool {
+	_, ok := v.Unread[key]
+	return ok
 }
 
 // fence changes the fence of a claim, if it is another.
@@ -221,7 +228,7 @@ func (c *Cluster) giveBack(ctx context.Context, k Claim) error {
 		if !errors.Is(err, store.ErrConflict) {
 			return err
 		}
-		c.cache.until(v.Revision+1, catchUp, ctx.Done())
+		c.cache.until(v.Revision+1, ctx.Done())
 	}
 	return fmt.Errorf("give back %s: %w", k.text(), store.ErrConflict)
 }

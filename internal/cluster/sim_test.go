@@ -62,12 +62,12 @@ func (n *node) poolID() string {
 }
 
 // ask has a container started: with an address of its choice, or one that the node chooses.
-func (n *node) ask(ctx context.Context, addr netip.Addr) (netip.Addr, error) {
+func (n *node) ask(ctx context.Context, addr netip.Addr) error {
 	pool := n.poolID()
 	got, err := n.book.RequestAddress(ctx, cnm.AddressRequest{Pool: pool, Addr: addr})
 	if err != nil {
 		n.w.tally.refused.Add(1)
-		return netip.Addr{}, err
+		return err
 	}
 	n.w.tally.answers.Add(1)
 	n.w.mu.Lock()
@@ -82,7 +82,7 @@ func (n *node) ask(ctx context.Context, addr netip.Addr) (netip.Addr, error) {
 	case taken: // an address asked for that no endpoint has yet is given again
 	}
 	_, err = n.book.CreateEndpoint(ctx, cnm.EndpointRequest{Network: "net-" + n.name, ID: endpointID(n, got.Addr()), Addr4: got})
-	return got.Addr(), err
+	return err
 }
 
 func endpointID(n *node, a netip.Addr) string {
@@ -141,13 +141,13 @@ func (n *node) live(ctx context.Context, until time.Time) {
 		have := n.containers()
 		switch dice := n.rng.IntN(100); {
 		case dice < 45 && len(have) < 20:
-			_, _ = n.ask(ctx, netip.Addr{})
+			_ = n.ask(ctx, netip.Addr{})
 		case dice < 60:
 			a := explicit
 			for range 1 + n.rng.IntN(20) {
 				a = a.Next()
 			}
-			_, _ = n.ask(ctx, a)
+			_ = n.ask(ctx, a)
 		case dice < 97 && len(have) > 0:
 			_ = n.end(ctx, have[n.rng.IntN(len(have))])
 		case dice < 99:
@@ -318,7 +318,7 @@ func (w *world) fill(ctx context.Context, blocks int) {
 			if len(n.book.Snapshot().Blocks) >= blocks {
 				return
 			}
-			_, err := n.ask(ctx, netip.Addr{})
+			err := n.ask(ctx, netip.Addr{})
 			switch {
 			case err == nil:
 			case errors.Is(err, errDead), errors.Is(err, errLost), errors.Is(err, store.ErrUnreachable):
@@ -427,7 +427,7 @@ func TestPartition(t *testing.T) {
 		<-time.After(10 * time.Millisecond)
 	}
 	before := time.Now()
-	_, err := lone.ask(t.Context(), w.static.Addr().Next())
+	err := lone.ask(t.Context(), w.static.Addr().Next())
 	if took := time.Since(before); !errors.Is(err, store.ErrUnreachable) || !strings.Contains(err.Error(), "since") || took > 4*time.Second {
 		t.Errorf("an address of the static range while cut off: %v, after %v", err, took)
 	}

@@ -139,9 +139,9 @@ func (m *member) start(t *testing.T, network, pool, id string, addr netip.Addr, 
 }
 
 // end does what the engine does for docker rm.
-func (m *member) end(t *testing.T, network, pool, id string, addr netip.Addr) {
+func (m *member) end(t *testing.T, pool, id string, addr netip.Addr) {
 	t.Helper()
-	if err := errors.Join(m.Leave(t.Context(), network, id), m.DeleteEndpoint(t.Context(), network, id), m.ReleaseAddress(t.Context(), pool, addr)); err != nil {
+	if err := errors.Join(m.Leave(t.Context(), "net", id), m.DeleteEndpoint(t.Context(), "net", id), m.ReleaseAddress(t.Context(), pool, addr)); err != nil {
 		t.Error(err)
 	}
 }
@@ -254,9 +254,9 @@ func TestAddressMoves(t *testing.T) {
 			said(t, err, "10.9.0.200", "node host1", "endpoint e1")
 			_, err = nodes[to].start(t, "net", pools[to], "e2", ip("10.9.0.202"), extra)
 			said(t, err, "10.9.0.201", "node host1")
-			nodes[to].end(t, "net", pools[to], "e2", ip("10.9.0.202"))
+			nodes[to].end(t, pools[to], "e2", ip("10.9.0.202"))
 		}
-		nodes[at].end(t, "net", pools[at], "e1", addr)
+		nodes[at].end(t, pools[at], "e1", addr)
 	}
 	eventually(t, "nothing is left", func() bool { return len(keysOf(t, shared, "v1/address/")) == 0 })
 	for _, m := range nodes {
@@ -284,7 +284,7 @@ func TestRestartOfAContainerWithoutTheStore(t *testing.T) {
 	}
 	off.Store(true)
 	eventually(t, "the node knows that the store is away", func() bool { return !m.cluster.Health().Reachable })
-	m.end(t, "net", pool, "e1", addr)
+	m.end(t, pool, "e1", addr)
 	if got := m.Snapshot().Releasing; !slices.Contains(got, netip.PrefixFrom(addr, 32)) {
 		t.Errorf("releasing %v", got)
 	}
@@ -363,7 +363,7 @@ func TestEmptyBlocksGoBack(t *testing.T) {
 	}
 	eventually(t, "claimed ahead", func() bool { return len(m.Snapshot().Blocks) == 3 })
 	for i, a := range got {
-		m.end(t, "net", pool, fmt.Sprint("e", i), a)
+		m.end(t, pool, fmt.Sprint("e", i), a)
 	}
 	for look, want := range []int{3, 3, 1, 1} {
 		if err := m.ReturnEmpty(t.Context()); err != nil {
