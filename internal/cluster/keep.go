@@ -49,7 +49,7 @@ func (c *Cluster) keep(ctx context.Context) error {
 // *NameTakenError; what else goes wrong is tried again, and in Health.
 func (c *Cluster) keepOnce(ctx context.Context) error {
 	v := c.View()
-	if down := c.unreachable() != nil; down || !v.Complete {
+	if !v.Complete || c.away() {
 		return nil
 	}
 	if err := c.checkName(v); err != nil {
