@@ -41,6 +41,9 @@ func newNetworkInspectCommand(a *app) *cobra.Command {
 			return err
 		}
 		if n.Cluster != nil {
+			if _, err := fmt.Fprintln(w); err != nil {
+				return err
+			}
 			if err := nodesOfNetwork(n.Cluster.Nodes, a.now()).write(w, painterFor(w)); err != nil {
 				return err
 			}

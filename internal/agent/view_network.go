@@ -23,13 +23,9 @@ func (a *Agent) designNetwork(v *cluster.View, req api.NetworkRequest) (cluster.
 	if have, ok := v.Networks[req.Name]; ok && have.Value.Removing.IsZero() {
 		return n, nil, fmt.Errorf("there is one of the name: made on node %s at %s", have.Value.By, have.Value.Created.Format(clockText))
 	}
-	subnets := req.Subnets
-	if len(subnets) == 0 {
-		free, err := a.freeSubnet(v)
-		if err != nil {
-			return n, nil, err
-		}
-		subnets = []api.Subnet{{Prefix: free}}
+	subnets, err := a.subnetsFor(v, req)
+	if err != nil {
+		return n, nil, err
 	}
 	checked := make([]cnm.Subnet, 0, len(subnets))
 	for _, s := range subnets {
@@ -60,6 +56,18 @@ func (a *Agent) shapeOf(req api.NetworkRequest, subnet netip.Prefix, static []ne
 		return ipam.NodeShape(subnet, a.nodeSizeIn(subnet))
 	}
 	return ipam.ShapeOf(subnet, a.blockSizeIn(subnet), staticIn(static, subnet))
+}
+
+// subnetsFor are the subnets asked for, and an IPv4 one if none of them is: engines before 28 make no network without.
+func (a *Agent) subnetsFor(v *cluster.View, req api.NetworkRequest) ([]api.Subnet, error) {
+	if slices.ContainsFunc(req.Subnets, func(s api.Subnet) bool { return s.Prefix.Addr().Is4() }) {
+		return req.Subnets, nil
+	}
+	free, err := a.freeSubnet(v)
+	if err != nil {
+		return nil, err
+	}
+	return append([]api.Subnet{{Prefix: free}}, req.Subnets...), nil
 }
 
 const clockText = "2006-01-02 15:04:05"

@@ -270,7 +270,8 @@ type Leak struct {
 	Network   string     `json:"network,omitempty"`
 	What      string     `json:"what"` // what is wrong, in words
 	SeenSince time.Time  `json:"seen_since"`
-	Action    string     `json:"action"` // what --fix does, or did
+	Action    string     `json:"action"`            // what --fix does, or did; with ByHand, what there is to do
+	ByHand    bool       `json:"by_hand,omitempty"` // --fix leaves it alone
 	Fixed     bool       `json:"fixed"`
 	Error     string     `json:"error,omitempty"` // why it could not be fixed
 }

@@ -186,7 +186,7 @@ func (c *Cluster) write(ctx context.Context, v *View, t store.Txn, key string, s
 	t.Put[key] = text
 	_, err = c.commit(ctx, t)
 	if errors.Is(err, store.ErrConflict) {
-		c.cache.until(v.Revision+1, catchUp, ctx.Done())
+		c.cache.until(v.Revision+1, ctx.Done())
 	}
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"fairway/internal/cluster"
 )
@@ -75,14 +76,11 @@ func differs(want cluster.Network, n Network) string {
 func first(p netip.Prefix) netip.Addr { return p.Masked().Addr().Next() }
 
 func subnetsText(n cluster.Network) string {
-	out := ""
-	for i, s := range n.Subnets {
-		if i > 0 {
-			out += " and "
-		}
-		out += s.Prefix.String()
+	var out []string
+	for _, s := range n.Subnets {
+		out = append(out, s.Prefix.String())
 	}
-	return out
+	return strings.Join(out, " and ")
 }
 
 // OptionsDiffer says which option of a network is not as in the cluster's record, option network aside; "" when all are.

@@ -18,7 +18,7 @@ func (b *Book) RequestPool(ctx context.Context, req PoolRequest) (id string, cid
 	err = b.edit(ctx, func(c *change) error {
 		var passed []string
 		for range maxTries {
-			shape, agreed, odd := b.shape(req.Pool)
+			shape, odd := b.shape(req.Pool)
 			p, d, err := b.alloc.RequestPool(ipam.PoolRequest{
 				Space: req.Space, Pool: req.Pool, Range: req.Range, V6: req.V6, Options: req.Options, Shape: shape,
 			})
@@ -28,7 +28,7 @@ func (b *Book) RequestPool(ctx context.Context, req PoolRequest) (id string, cid
 			b.addresses(c, d)
 			what, taken := b.taken(p.CIDR)
 			if !taken {
-				if what, taken, err = b.takenInCluster(p, req.Pool.IsValid(), agreed, odd); err != nil {
+				if what, taken, err = b.takenInCluster(p, req.Pool.IsValid(), odd); err != nil {
 					return err
 				}
 			}

@@ -260,20 +260,20 @@ func (b *Book) refused(req AddressRequest) error {
 }
 
 // shape is what the nodes agreed on for a subnet that is asked for; nil: nothing, or it may not be had.
-func (b *Book) shape(cidr netip.Prefix) (shape *ipam.Shape, agreed bool, err error) {
+func (b *Book) shape(cidr netip.Prefix) (*ipam.Shape, error) {
 	if b.shared.claimer == nil || !cidr.IsValid() {
-		return nil, false, nil
+		return nil, nil
 	}
 	spec, agreed, err := b.shared.claimer.Shape(cidr.Masked(), netip.Prefix{})
 	if err != nil || !agreed {
-		return nil, false, err
+		return nil, err
 	}
-	return &ipam.Shape{BlockSize: spec.BlockSize, Static: spec.Static}, true, nil
+	return &ipam.Shape{BlockSize: spec.BlockSize, Static: spec.Static}, nil
 }
 
 // takenInCluster says what of the cluster is in the way of a pool: of one that was chosen, any pool of other nodes; of one
 // that was named, what Shape found odd about it.
-func (b *Book) takenInCluster(p ipam.Pool, named, agreed bool, odd error) (what string, taken bool, err error) {
+func (b *Book) takenInCluster(p ipam.Pool, named bool, odd error) (what string, taken bool, err error) {
 	if b.shared.claimer == nil {
 		return "", false, nil
 	}
@@ -294,10 +294,8 @@ func (b *Book) takenInCluster(p ipam.Pool, named, agreed bool, odd error) (what 
 	if named {
 		return "", false, odd
 	}
-	if _, agreed, odd = b.shared.claimer.Shape(p.CIDR, netip.Prefix{}); agreed || odd != nil {
-		return "a pool of other nodes", true, nil
-	}
-	return "", false, nil
+	_, others, inTheWay := b.shared.claimer.Shape(p.CIDR, netip.Prefix{})
+	return "a pool of other nodes", others || inTheWay != nil, nil
 }
 
 // checkAgreed refuses a network whose pools are not cut as the nodes agreed.

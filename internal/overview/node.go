@@ -55,8 +55,12 @@ func (c Cluster) Member(n cluster.Node) api.Member {
 		Containers: v.Alive[n.Name].Value.Containers, LastSeen: v.LastSeen(n.Name),
 	}
 	m.Blocks, m.Addresses = c.held(n.ID)
-	if v.Live(n.Name) && c.Health.Reachable {
+	switch {
+	case !v.Live(n.Name):
+	case c.Health.Reachable:
 		m.LastSeen = c.Now
+	case v.At.After(m.LastSeen): // alive, when the store was last heard
+		m.LastSeen = v.At
 	}
 	switch d, asked := v.Drains[n.Name]; {
 	case m.Self:

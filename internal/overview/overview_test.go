@@ -96,7 +96,11 @@ func TestNodes(t *testing.T) {
 	check("host1 drained, host2 draining, host3 down")
 	// Without the store nobody knows of the others; of itself a node does.
 	c.Health.Reachable, c.Drain = false, nil
+	c.View.At = now.Add(-time.Minute)
 	check("host1 alive, host2 unknown, host3 unknown")
+	if m := c.Nodes()[1]; !m.LastSeen.Equal(now.Add(-time.Minute)) {
+		t.Errorf("host2 was last seen %v, want when the store was", m.LastSeen)
+	}
 	c.Health = cluster.Health{Reachable: true, Fenced: "it was removed"}
 	delete(c.View.Nodes, "host1")
 	check("host1 fenced, host2 draining, host3 down")
