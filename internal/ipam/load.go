@@ -73,7 +73,7 @@ func (a *Allocator) checkPool(rec Pool) error {
 	if req.Space != rec.Space || req.Pool != rec.CIDR || req.Range != rec.Range {
 		return fmt.Errorf("space %q, subnet %v and ip-range %v are not those of the ID", rec.Space, rec.CIDR, rec.Range)
 	}
-	if rec.BlockSize != blockSize(rec.CIDR, rec.BlockSize) && (!rec.PerNode || rec.BlockSize != nodeSize(rec.CIDR, rec.BlockSize)) {
+	if !possibleSize(rec) {
 		return fmt.Errorf("block size /%d is not possible in %v", rec.BlockSize, rec.CIDR)
 	}
 	for _, own := range rec.Own {

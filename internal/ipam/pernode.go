@@ -135,3 +135,11 @@ func outsideNode(p *pool, addr netip.Addr) error {
 }
 
 var errNoSubnet = errors.New("leave the address out")
+
+// possibleSize says that the blocks of a saved pool have a length that they can have.
+func possibleSize(rec Pool) bool {
+	if rec.PerNode {
+		return rec.BlockSize == nodeSize(rec.CIDR, rec.BlockSize)
+	}
+	return rec.BlockSize == blockSize(rec.CIDR, rec.BlockSize)
+}
