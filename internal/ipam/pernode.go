@@ -62,6 +62,9 @@ func (a *Allocator) perNode(p *pool, rec *Pool) error {
 			asked = plan.NodeSize
 		}
 	}
+	if len(p.Own) == 0 && !p.Static.IsValid() && hostBits(p.CIDR) >= 2 {
+		asked = p.BlockSize // cut already as nodes agreed on, without a static range
+	}
 	rec.PerNode, rec.BlockSize = true, nodeSize(p.CIDR, asked)
 	rec.Static, rec.StaticSet = netip.Prefix{}, false
 	bits := rec.BlockSize
