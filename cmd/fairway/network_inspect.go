@@ -99,6 +99,7 @@ func (a *app) networkText(n api.Network) string {
 	b.WriteString(wrap("", cut(clean(networkName(n)), screen)))
 	field("ID", n.ID)
 	field("Mode", networkMode(n))
+	field("Bridge", n.Bridge)
 	for _, s := range n.Subnets {
 		text := s.Prefix.String()
 		if s.Gateway.IsValid() {

@@ -1,9 +1,12 @@
 package agent
 
 import (
+	"context"
 	"net/netip"
 	"slices"
+	"strings"
 
+	"fairway/internal/api"
 	"fairway/internal/config"
 	"fairway/internal/kernel"
 	"fairway/internal/plan"
@@ -56,4 +59,28 @@ func (a *Agent) lookAtLinks() {
 	a.kern.facts = nil
 	a.kern.mu.Unlock()
 	a.loop.mark()
+}
+
+// bridgeConditions finds containers of Docker's default bridge that the engine shields from direct access, as Docker 28.2
+// and later do unless they are told otherwise: after an upgrade of the engine, say.
+func (a *Agent) bridgeConditions(ctx context.Context, f *findings, res result) {
+	subnets := a.config().DockerBridge.Subnets()
+	if len(subnets) == 0 || a.kern == nil {
+		return
+	}
+	shielded, err := a.kern.fw.Shielded(ctx)
+	if err != nil {
+		f.add("firewall-unknown", api.SeverityWarning, "", "read the engine's rules: %v", err)
+		return
+	}
+	var hit []string
+	for _, addr := range shielded {
+		if slices.ContainsFunc(subnets, func(s netip.Prefix) bool { return s.Contains(addr) && res.Announced[s].Kind == plan.KindDocker }) {
+			hit = append(hit, addr.String())
+		}
+	}
+	if len(hit) > 0 {
+		f.add("docker-direct-access", api.SeverityError, "run `fairway docker-bridge apply`, and restart Docker",
+			"the default bridge is announced, and the engine drops what comes from elsewhere for %s", strings.Join(hit, ", "))
+	}
 }

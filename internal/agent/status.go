@@ -151,6 +151,7 @@ func (a *Agent) conditionsNow(cfg *config.Config, s api.Status, res result, eng 
 	}
 	f.tables(s)
 	a.dockerConditions(context.Background(), &f, res)
+	a.bridgeConditions(context.Background(), &f, res)
 	return append(f, a.firewallConditions()...)
 }
 

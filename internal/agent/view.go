@@ -77,6 +77,9 @@ func (a *Agent) Networks(context.Context) ([]api.Network, error) {
 		if v.MTU == 0 {
 			v.MTU = mtu
 		}
+		if n.Mode == cnm.PerNode {
+			v.Bridge = n.BridgeName()
+		}
 		for _, s := range n.Subnets {
 			v.Subnets = append(v.Subnets, api.Subnet{Prefix: s.Prefix, Gateway: s.Gateway})
 			for _, b := range snap.Blocks {

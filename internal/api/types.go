@@ -165,6 +165,7 @@ type Network struct {
 	Mode      string            `json:"mode"`
 	Internal  bool              `json:"internal"`
 	MTU       int               `json:"mtu"` // bytes; effective
+	Bridge    string            `json:"bridge,omitempty"`
 	Subnets   []Subnet          `json:"subnets"`
 	Blocks    []netip.Prefix    `json:"blocks"` // of this node, inside the subnets
 	Endpoints int               `json:"endpoints"`

@@ -91,7 +91,7 @@ func (a *Allocator) checkPool(rec Pool) error {
 
 // checkShape refuses a pool that cannot be cut in this way.
 func checkShape(rec Pool) error {
-	if rec.BlockSize != blockSize(rec.CIDR, rec.BlockSize) && (!rec.PerNode || rec.BlockSize != nodeSize(rec.CIDR, rec.BlockSize)) {
+	if !possibleSize(rec) {
 		return fmt.Errorf("block size /%d is not possible in %v", rec.BlockSize, rec.CIDR)
 	}
 	if rec.Static.IsValid() && (rec.Static != rec.Static.Masked() || !covers(rec.CIDR, rec.Static)) {

@@ -62,6 +62,9 @@ func (a *Allocator) perNode(p *pool, rec *Pool) error {
 			asked = plan.NodeSize
 		}
 	}
+	if len(p.Own) == 0 && !p.Static.IsValid() && hostBits(p.CIDR) >= 2 {
+		asked = p.BlockSize // cut already as nodes agreed on, without a static range
+	}
 	rec.PerNode, rec.BlockSize = true, nodeSize(p.CIDR, asked)
 	rec.Static, rec.StaticSet = netip.Prefix{}, false
 	bits := rec.BlockSize
@@ -135,3 +138,11 @@ func outsideNode(p *pool, addr netip.Addr) error {
 }
 
 var errNoSubnet = errors.New("leave the address out")
+
+// possibleSize says that the blocks of a saved pool have a length that they can have.
+func possibleSize(rec Pool) bool {
+	if rec.PerNode {
+		return rec.BlockSize == nodeSize(rec.CIDR, rec.BlockSize)
+	}
+	return rec.BlockSize == blockSize(rec.CIDR, rec.BlockSize)
+}

@@ -206,6 +206,7 @@ func TestDockerBridge(t *testing.T) {
 			t.Errorf("the table was written anew:\n%s\nbefore:\n%s", now, before)
 		}
 	})
+	t.Run("engine upgraded", func(t *testing.T) { upgradedEngine(t, s.hosts[len(s.hosts)-1], all[0]) })
 	t.Run("egress of networks", func(t *testing.T) { networksEgress(t, s) })
 }
 
@@ -250,6 +251,53 @@ func noMasquerade(t *testing.T, h *host, c *container) {
 	wantSeen(t, c, out, c.addrs()...)
 	reload(string(conf))
 	wantSeen(t, c, out, nodeBeyond()...)
+}
+
+// upgradedEngine has what was written for an engine that did not know how to allow direct access: one that drops it is
+// noticed, and mended by the same command.
+func upgradedEngine(t *testing.T, h *host, from *container) {
+	t.Helper()
+	h = h.in(t)
+	if !strings.Contains(h.must("cat", "/etc/docker/daemon.json"), "allow-direct-routing") {
+		t.Skip("this engine drops nothing")
+	}
+	restart := func() *container {
+		t.Helper()
+		h.docker("rm", "-f", "upgraded", "c"+h.Name)
+		if err := errors.Join(h.StopEngine(h.ctx), h.StartEngine(h.ctx)); err != nil {
+			t.Fatal(err)
+		}
+		return h.run("upgraded")
+	}
+	h.docker("rm", "-f", "outsider")
+	h.must("sed", "-i", "-e", "/allow-direct-routing/d", "-e", "s/fixed-cidr-v6\\(.*\\),$/fixed-cidr-v6\\1/", "/etc/docker/daemon.json")
+	h.docker(append([]string{"run", "-d", "--name", "upgraded"}, idle...)...)
+	c := restart()
+	eventually(t, 20*time.Second, func() error {
+		if code, out := h.exitCode("fairway", "status"); code == 0 || !strings.Contains(out, "docker-direct-access") || !strings.Contains(out, c.v4.String()) {
+			return fmt.Errorf("status does not say what is wrong: %s", out)
+		}
+		return nil
+	})
+	if err := from.ping(c.v4); err == nil {
+		t.Errorf("%s reaches %s, and the engine should drop it", from, c)
+	}
+	t.Log(h.fairway("docker-bridge", "apply"))
+	c = restart()
+	from.reaches(c.v4)
+	from.reaches(c.v6)
+	eventually(t, 20*time.Second, h.healthy)
+	h.outsiderAgain()
+}
+
+// outsiderAgain makes the machine outside anew: its link went with the one before.
+func (h *host) outsiderAgain() {
+	h.t.Helper()
+	eventually(h.t, 10*time.Second, func() error {
+		_, err := h.try("sh", "-c", "! ip link show beyond0 2>/dev/null")
+		return err
+	})
+	h.outsider()
 }
 
 // networksEgress is the same for networks of ours: what leaves the cluster is masqueraded if the option says so, whatever

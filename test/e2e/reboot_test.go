@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -87,7 +88,7 @@ func TestReboot(t *testing.T) {
 		t.Logf("measured: %s: power cut: engine answers after %v, containers run after %v, all three networks reach the other host after %v",
 			h, answers.Round(10*time.Millisecond), started.Round(10*time.Millisecond), time.Since(start).Round(10*time.Millisecond))
 		// Each kind reaches each other kind, too, and its neighbours on the host.
-		all := append(back[:2:2], far[:2]...)
+		all := slices.Concat(back[:2], far[:2])
 		for _, from := range all {
 			for _, to := range all {
 				if from != to {

@@ -115,7 +115,9 @@ func TestRouterTables(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if !slices.ContainsFunc(st.Conditions, func(c api.Condition) bool { return c.Code == "duplicate-address" && strings.Contains(c.Text, "10.9.200.2") }) {
+			if !slices.ContainsFunc(st.Conditions, func(c api.Condition) bool {
+				return c.Code == "duplicate-address" && strings.Contains(c.Text, "10.9.200.2")
+			}) {
 				return fmt.Errorf("the router's conditions: %+v", st.Conditions)
 			}
 			return nil

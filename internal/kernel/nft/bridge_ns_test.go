@@ -91,7 +91,7 @@ func icmp6(from string, kind byte, target string) []byte {
 func TestBridgeHonestPackets(t *testing.T) {
 	s := newSegment(t)
 	b4, b6 := s.b.listen(t, containerB4), s.b.listen(t, containerB6)
-	g4, g6 := s.space.listen(t, gateway4), s.space.listen(t, gateway6)
+	g4, g6 := s.listen(t, gateway4), s.listen(t, gateway6)
 	s.a.reaches(t, b4, containerA4, containerB4)
 	s.a.reaches(t, b6, containerA6, containerB6)
 	s.a.reaches(t, g4, containerA4, gateway4)

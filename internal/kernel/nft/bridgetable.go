@@ -150,19 +150,24 @@ func difference(a, b [][]byte) [][]byte {
 // says so.
 func (h *Handle) checkBridge(ctx context.Context, fw kernel.Firewall) (bridgeFindings, error) {
 	chains, sets := bridgeLayout(fw.Ports), portSets(fw.Ports)
-	flags, objects, ok, err := h.nl.table(ctx, unix.NFPROTO_BRIDGE, kernel.TableName)
+	flags, objects, ok, err := h.nl.table(ctx, unix.NFPROTO_BRIDGE)
+	none := len(chains) == 0 || h.noBridge
+	if err != nil && none && isUnsupported(err) {
+		err = nil
+	}
 	switch {
-	case err != nil && (len(chains) == 0 || h.noBridge) && isUnsupported(err):
-		return bridgeFindings{}, nil
-	case err != nil:
+	case err != nil || !ok && none:
 		return bridgeFindings{}, err
-	case !ok && (len(chains) == 0 || h.noBridge):
-		return bridgeFindings{}, nil
 	case !ok:
 		return bridgeFindings{lacks: []string{"missing"}, whole: true}, nil
 	case len(chains) == 0:
 		return bridgeFindings{lacks: []string{"not wanted"}, whole: true}, nil
 	}
+	return h.checkBridgeTable(ctx, chains, sets, flags, objects)
+}
+
+// checkBridgeTable compares a table that is there and wanted.
+func (h *Handle) checkBridgeTable(ctx context.Context, chains []chain, sets []portSet, flags, objects uint32) (bridgeFindings, error) {
 	f := bridgeFindings{have: map[string][][]byte{}}
 	if flags != 0 {
 		f.lacks = append(f.lacks, fmt.Sprintf("flags %#x (1 is dormant)", flags))
@@ -221,7 +226,7 @@ func (h *Handle) bridgeStatus(ctx context.Context, s *Status) error {
 		})
 		return nil
 	}
-	_, _, ok, err := h.nl.table(ctx, unix.NFPROTO_BRIDGE, kernel.TableName)
+	_, _, ok, err := h.nl.table(ctx, unix.NFPROTO_BRIDGE)
 	if err != nil || !ok {
 		if err != nil && isUnsupported(err) {
 			err = nil

@@ -156,12 +156,12 @@ func TestMasqueradeLeavesOthers(t *testing.T) {
 }
 
 // seenAs sends until it arrives, and returns the source that arrived.
-func (s space) seenAs(t *testing.T, to space, port, from, dst string) string {
+func (s space) seenAs(t *testing.T, to space, what, from, dst string) string {
 	t.Helper()
 	conn := to.listen(t, dst)
 	defer conn.Close()
 	buf, source := make([]byte, 100), ""
-	what := port + fmt.Sprint(time.Now().UnixNano())
+	what += fmt.Sprint(time.Now().UnixNano())
 	eventually(t, from+" reaches "+dst, func() bool {
 		s.send(t, from, dst, what)
 		_ = conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
@@ -244,5 +244,31 @@ func TestBridges(t *testing.T) {
 			apply(t, r.h, wall())
 			r.want(t, "DOCKER-USER")
 		})
+	}
+}
+
+// An exception for everything, and one for a single address.
+func TestMasqueradeExceptions(t *testing.T) {
+	n := newNode(t, "nft")
+	fw := hide()
+	fw.Masquerade.Except = []kernel.Exception{
+		{From: prefixes("10.1.0.0/24")[0], To: prefixes("0.0.0.0/0")[0]},
+		{From: prefixes("fd00:1::/64")[0], To: prefixes(outside6 + "/128")[0]},
+	}
+	apply(t, n.h, fw)
+	if got := n.a.seenAs(t, n.outside, "everything", containerA4, outside4); got != containerA4 {
+		t.Errorf("outside sees %s", got)
+	}
+	if got := n.a.seenAs(t, n.outside, "one address", containerA6, outside6); got != containerA6 {
+		t.Errorf("outside sees %s", got)
+	}
+	// Of another source they are not.
+	fw.Masquerade.Except[0].From, fw.Masquerade.Except[1].From = prefixes("10.1.0.128/25")[0], prefixes("fd00:1::8000/113")[0]
+	apply(t, n.h, fw)
+	if got := n.a.seenAs(t, n.outside, "others", containerA4, outside4); got != nodeOut4 {
+		t.Errorf("outside sees %s", got)
+	}
+	if got := n.a.seenAs(t, n.outside, "others", containerA6, outside6); got != nodeOut6 {
+		t.Errorf("outside sees %s", got)
 	}
 }

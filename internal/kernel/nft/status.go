@@ -77,7 +77,7 @@ func (h *Handle) Status() (Status, error) {
 }
 
 func (h *Handle) tableStatus(ctx context.Context, s *Status) error {
-	_, _, ok, err := h.nl.table(ctx, unix.NFPROTO_INET, kernel.TableName)
+	_, _, ok, err := h.nl.table(ctx, unix.NFPROTO_INET)
 	if err != nil || !ok {
 		return err
 	}

@@ -122,7 +122,7 @@ func addChains(conn *nftables.Conn, table *nftables.Table, chains []chain) {
 // checkTable says in words how the table differs from what fw wants, without naming the table.
 func (h *Handle) checkTable(ctx context.Context, fw kernel.Firewall) ([]string, error) {
 	chains, sets := h.wanted(fw), addressSets(fw)
-	flags, objects, ok, err := h.nl.table(ctx, unix.NFPROTO_INET, kernel.TableName)
+	flags, objects, ok, err := h.nl.table(ctx, unix.NFPROTO_INET)
 	switch {
 	case err != nil:
 		return nil, err
