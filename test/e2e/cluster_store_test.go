@@ -221,11 +221,21 @@ func TestClusterPartition(t *testing.T) {
 	}
 	t.Logf("measured: partition: %d containers started on the host that was cut off, %d on the others; all agree %v after it healed",
 		len(mine), len(theirs), time.Since(healed).Round(100*time.Millisecond))
+	t.Logf("measured: partition: given out on the host that was cut off: %s; meanwhile on the others: %s", addresses(mine), addresses(theirs))
 	all = append(append(append(all, neighbour), mine...), theirs...)
 	distinct(t, all)
 	for _, c := range all {
 		s.hosts[1].eventuallyPings(c)
 	}
+}
+
+// addresses are those of containers, in words.
+func addresses(list []*container) string {
+	var out []string
+	for _, c := range list {
+		out = append(out, c.v4.String())
+	}
+	return strings.Join(out, ", ")
 }
 
 // A node drains and comes back; one that was removed is fenced until it joins again.
