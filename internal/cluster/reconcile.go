@@ -59,7 +59,7 @@ func (c *Cluster) reconcile(ctx context.Context) (left bool, err error) {
 	defer release()
 	v := c.View()
 	// A node that is fenced, or was removed but does not know it yet, changes nothing: it announces nothing either.
-	if c.claimable(v) != nil || removed(v, c.ID()) {
+	if c.member(v) != nil || removed(v, c.ID()) {
 		return false, nil
 	}
 	c.layGhosts(v)
@@ -168,7 +168,7 @@ func (c *Cluster) claimAgain(ctx context.Context, v *View, k Claim, o owner) (le
 	if k.Addr.IsValid() {
 		rec = Address{Addr: k.Addr, Pool: k.Pool.CIDR, Node: c.Name(), NodeID: c.ID(), Endpoint: k.Endpoint, Claimed: since}
 	}
-	err = c.write(ctx, v, t, k.Key(), o.revision, rec)
+	_, err = c.write(ctx, v, t, k.Key(), o.revision, rec)
 	switch {
 	case errors.Is(err, store.ErrConflict):
 		return true, nil // the cache will know why
@@ -183,7 +183,7 @@ func (c *Cluster) claimAgain(ctx context.Context, v *View, k Claim, o owner) (le
 // lost is about a claim that another node has by the store.
 func (c *Cluster) lost(ctx context.Context, v *View, k Claim, o owner) (left bool, err error) {
 	why := fmt.Sprintf("the store says that node %s has it since %s", o.node, o.since.Format(timeText))
-	if restored := c.Health().Restored; !restored.IsZero() && c.cfg.Now().Sub(restored) < comeRound {
+	if restored := c.restoredAt(); !restored.IsZero() && c.cfg.Now().Sub(restored) < comeRound {
 		return true, c.fence(ctx, k, why+", in a copy of the store that was put back", true)
 	}
 	if !k.InUse {
@@ -204,9 +204,9 @@ func (c *Cluster) lost(ctx context.Context, v *View, k Claim, o owner) (left boo
 // cache has shows that it is still there.
 func (c *Cluster) unknownBlock(ctx context.Context, v *View, e Entry[Block]) error {
 	b := e.Value
-	restored := c.Health().Restored
+	restored := c.restoredAt()
 	if restored.IsZero() || c.cfg.Now().Sub(restored) >= ghostTime {
-		err := c.write(ctx, v, c.claimTxn(v), b.Key(), e.Revision, b)
+		_, err := c.write(ctx, v, c.claimTxn(v), b.Key(), e.Revision, b)
 		if errors.Is(err, store.ErrConflict) {
 			wake(c.wakeReconcile)
 			return nil

@@ -129,6 +129,13 @@ func (n *node) containers() []netip.Addr {
 	return out
 }
 
+// pause is what a user does after a refusal.
+func pause(err error) {
+	if err != nil {
+		<-time.After(3 * time.Millisecond)
+	}
+}
+
 // live does on a node what users do, until the time is over.
 func (n *node) live(ctx context.Context, until time.Time) {
 	explicit := n.w.static.Addr()
@@ -141,21 +148,21 @@ func (n *node) live(ctx context.Context, until time.Time) {
 		have := n.containers()
 		switch dice := n.rng.IntN(100); {
 		case dice < 45 && len(have) < 20:
-			_ = n.ask(ctx, netip.Addr{})
+			pause(n.ask(ctx, netip.Addr{}))
 		case dice < 60:
 			a := explicit
 			for range 1 + n.rng.IntN(20) {
 				a = a.Next()
 			}
-			_ = n.ask(ctx, a)
-		case dice < 97 && len(have) > 0:
+			pause(n.ask(ctx, a))
+		case dice < 97 && len(have) > 3:
 			_ = n.end(ctx, have[n.rng.IntN(len(have))])
 		case dice < 99:
 			for range 2 { // minutes later, what is empty goes back
 				n.skew.Add(int64(6 * time.Minute))
 				_ = n.book.ReturnEmpty(ctx)
 			}
-		case n.rng.IntN(4) == 0:
+		case n.rng.IntN(20) == 0:
 			for _, a := range have {
 				_ = n.end(ctx, a)
 			}
@@ -398,7 +405,7 @@ func TestStoreRestored(t *testing.T) {
 	srv := etcdtest.Start(t)
 	w := newWorld(t, srv.Endpoint(), sized(6, 50), "10.9.0.0/21", "10.9.7.0/24")
 	start := time.Now()
-	span := sized(6*time.Second, 30*time.Second)
+	span := sized(6*time.Second, time.Minute)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -434,4 +441,49 @@ func TestPartition(t *testing.T) {
 	lone.off.Store(false)
 	w.settled(t.Context())
 	w.report("partition", time.Since(start))
+}
+
+// An older copy of the store knows nothing of what a node claimed since, or has it in another node's name; and that other
+// node was cut off, so that it never heard of the claim. It must not get it as long as its owner lives.
+func TestOldCopyDoublesNothing(t *testing.T) {
+	srv := etcdtest.Start(t)
+	w := newWorld(t, srv.Endpoint(), 2, "10.9.0.0/24", "10.9.0.128/25")
+	w.ready()
+	owner, other := w.nodes[0], w.nodes[1]
+	never, once := w.static.Addr().Next(), w.static.Addr().Next().Next()
+	ctx := t.Context()
+	if err := other.ask(ctx, once); err != nil {
+		t.Fatal(err)
+	}
+	file := srv.Snapshot()
+	if err := other.end(ctx, once); err != nil {
+		t.Fatal(err)
+	}
+	other.off.Store(true)
+	var block netip.Prefix
+	for _, a := range []netip.Addr{never, once, {}} {
+		if err := owner.ask(ctx, a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	block = owner.book.Snapshot().Blocks[0].CIDR
+	srv.Restore(file, "")
+	other.off.Store(false)
+	deadline := time.Now().Add(30 * time.Second)
+	for refused := map[netip.Addr]bool{}; len(refused) < 3; {
+		for _, a := range []netip.Addr{never, once, block.Addr().Next().Next()} {
+			err := other.ask(ctx, a)
+			switch {
+			case err == nil:
+				t.Fatalf("%v was given out twice", a)
+			case errors.Is(err, cluster.ErrHeld):
+				refused[a] = true
+			}
+			pause(err)
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("refused for %v only", refused)
+		}
+	}
+	w.settled(ctx)
 }
