@@ -109,8 +109,8 @@ func (a *Allocator) checkBlock(rec Block) error {
 		return fmt.Errorf("the pool has an own part %v, so it has no claimed blocks", p.Own)
 	case rec.CIDR != rec.CIDR.Masked() || rec.CIDR.Bits() != p.BlockSize || !covers(p.CIDR, rec.CIDR):
 		return fmt.Errorf("%v is not a /%d of %v", rec.CIDR, p.BlockSize, p.CIDR)
-	case p.PerNode && len(p.blocks) > 0:
-		return fmt.Errorf("the pool has the block %v already, and a node has one", p.blocks[0].CIDR)
+	case p.PerNode && len(p.blocks) > 0 && p.blocks[0].CIDR != rec.CIDR:
+		return fmt.Errorf("%w: %v", ErrOneBlock, p.blocks[0].CIDR)
 	case p.Static.Overlaps(rec.CIDR):
 		return fmt.Errorf("it overlaps the static range %v", p.Static)
 	}

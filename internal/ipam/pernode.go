@@ -22,6 +22,9 @@ type one struct{ source }
 // next implements source.
 func (s one) next(p *pool) (netip.Prefix, error) {
 	if len(p.blocks) > 0 {
+		if err := p.blocks[0].open(); err != nil {
+			return netip.Prefix{}, err
+		}
 		return netip.Prefix{}, fmt.Errorf("a node has one subnet of the network, and this one's is %s: give the pool shorter blocks (pools[].blockSize) and make the network again",
 			p.blocks[0].CIDR)
 	}
@@ -62,8 +65,8 @@ func (a *Allocator) perNode(p *pool, rec *Pool) error {
 			asked = plan.NodeSize
 		}
 	}
-	if len(p.Own) == 0 && !p.Static.IsValid() && hostBits(p.CIDR) >= 2 {
-		asked = p.BlockSize // cut already as nodes agreed on, without a static range
+	if shape := (Shape{BlockSize: p.BlockSize, Static: p.Static}); len(p.Own) == 0 && shape.PerNode(p.CIDR) {
+		asked = p.BlockSize // cut already as nodes agreed on
 	}
 	rec.PerNode, rec.BlockSize = true, nodeSize(p.CIDR, asked)
 	rec.Static, rec.StaticSet = netip.Prefix{}, false
@@ -139,9 +142,11 @@ func outsideNode(p *pool, addr netip.Addr) error {
 
 var errNoSubnet = errors.New("leave the address out")
 
-// possibleSize says that the blocks of a saved pool have a length that they can have.
+// possibleSize says that the blocks of a saved pool have a length that they can have. A pool that nodes agreed on to have
+// a subnet on each is cut like that before its network says the mode.
 func possibleSize(rec Pool) bool {
-	if rec.PerNode {
+	shape := Shape{BlockSize: rec.BlockSize, Static: rec.Static}
+	if rec.PerNode || rec.Shared && shape.PerNode(rec.CIDR) {
 		return rec.BlockSize == nodeSize(rec.CIDR, rec.BlockSize)
 	}
 	return rec.BlockSize == blockSize(rec.CIDR, rec.BlockSize)

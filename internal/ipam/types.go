@@ -13,6 +13,8 @@ var (
 	ErrForeignPool = errors.New("foreign pool") // the pool was not requested here: another IPAM driver has it
 	ErrNotFound    = errors.New("not found")    // no such pool, or the address is not held
 	ErrFenced      = errors.New("fenced")       // the store says that another node has the block
+	// ErrOneBlock says that a pool with a subnet per node has its block already.
+	ErrOneBlock = errors.New("a node has one block of the pool, and this one has it already")
 )
 
 // Options is what the allocator needs from the config.
