@@ -31,6 +31,11 @@ func CheckNetwork(subnets []Subnet, opts map[string]string) ([]netip.Prefix, err
 	if err != nil {
 		return nil, err
 	}
+	for _, s := range subnets {
+		if parsed.mode == PerNode && s.Gateway.IsValid() {
+			return nil, fmt.Errorf("gateway %s: with %s=%s each node's gateway is the first address of its own part of %s; leave it out", s.Gateway, OptMode, PerNode, s.Prefix)
+		}
+	}
 	return parsed.static, checkStaticRanges(parsed.static, subnets)
 }
 

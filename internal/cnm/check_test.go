@@ -20,10 +20,17 @@ func TestCheckNetwork(t *testing.T) {
 		{"10.9.0.0/16", "network=front", "has its name from the command"},
 		{"10.9.0.0/16", "staticRange=10.8.0.0/24", "10.8.0.0/24 is in no subnet of the network"},
 		{"10.9.0.0/16", "staticRange=10.9.1.0/24,10.9.2.0/24", "10.9.2.0/24 is the second one in the subnet 10.9.0.0/16"},
+		{"10.9.0.0/16 fd00:9::/48", "mode=subnet staticRange=10.9.1.0/24", "there is no range for all nodes"},
+		{"10.9.0.0/16!10.9.0.1", "mode=subnet", "gateway 10.9.0.1: with mode=subnet each node's gateway"},
 	} {
 		var subnets []cnm.Subnet
 		for s := range strings.FieldsSeq(tt.subnets) {
-			subnets = append(subnets, cnm.Subnet{Prefix: netip.MustParsePrefix(s)})
+			prefix, gateway, given := strings.Cut(s, "!")
+			sub := cnm.Subnet{Prefix: netip.MustParsePrefix(prefix)}
+			if given {
+				sub.Gateway = netip.MustParseAddr(gateway)
+			}
+			subnets = append(subnets, sub)
 		}
 		opts := map[string]string{}
 		for o := range strings.FieldsSeq(tt.opts) {

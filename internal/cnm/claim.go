@@ -120,11 +120,25 @@ func (b *Book) supply(ctx context.Context, lack *ipam.Lack) (key string, err err
 		return "", err // whoever came first may have claimed enough
 	}
 	defer done()
+	if b.hasPart(lack.Pool) {
+		return "", nil // somebody's turn ended before this one began
+	}
 	if recalled, err := b.recall(ctx, spec, lack); recalled || err != nil {
 		return "", err
 	}
 	_, err = claimer.ClaimBlock(ctx, spec, lack.Addr)
+	if errors.Is(err, cluster.ErrNotUsed) && b.hasPart(lack.Pool) {
+		err = nil // one of an earlier run turned up meanwhile, and this one goes back
+	}
 	return "", err
+}
+
+// hasPart says whether the node has its subnet of a pool of which each node has one.
+func (b *Book) hasPart(pool string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, _, ok := b.alloc.NodeSubnet(pool)
+	return ok
 }
 
 // spec is how a pool is cut here, for claims in it.
@@ -311,13 +325,31 @@ func (b *Book) checkAgreed(n Network, cidrs []netip.Prefix) error {
 		if err != nil || !agreed {
 			continue // RequestPool was told; or nobody has claimed anything in it yet
 		}
-		if spec.Static != p.Static {
-			return fmt.Errorf("option %s=%s: the nodes that have subnet %v agreed on the static range %v: leave the option out, or give that one",
-				OptStatic, p.Static, p.CIDR, spec.Static)
+		if err := disagrees(n, p, spec); err != nil {
+			return err
 		}
 		if have := n.Options[OptNetwork]; spec.Network != "" && spec.Network != have {
 			return fmt.Errorf("subnet %v is that of network %s of the cluster: give -o %s=%s, or choose another subnet", p.CIDR, spec.Network, OptNetwork, spec.Network)
 		}
+	}
+	return nil
+}
+
+// disagrees says what a network wants otherwise than the nodes that have its subnet.
+func disagrees(n Network, p ipam.Pool, spec cluster.PoolSpec) error {
+	shape := ipam.Shape{BlockSize: spec.BlockSize, Static: spec.Static}
+	switch {
+	case n.Mode != PerNode && shape.PerNode(p.CIDR):
+		return fmt.Errorf("option %s=%s: each of the nodes that have subnet %v has a /%d of it behind a bridge: give -o %s=%s, or choose another subnet",
+			OptMode, n.Mode, p.CIDR, spec.BlockSize, OptMode, PerNode)
+	case n.Mode == PerNode && spec.Static.IsValid():
+		return fmt.Errorf("option %s=%s: the nodes that have subnet %v agreed on blocks of /%d and the static range %v, which is %s=%s: leave the option out, or choose another subnet",
+			OptMode, n.Mode, p.CIDR, spec.BlockSize, spec.Static, OptMode, Routed)
+	case spec.Static != p.Static:
+		return fmt.Errorf("option %s=%s: the nodes that have subnet %v agreed on the static range %v: leave the option out, or give that one",
+			OptStatic, p.Static, p.CIDR, spec.Static)
+	case spec.BlockSize != p.BlockSize:
+		return fmt.Errorf("subnet %v: the nodes that have it agreed on parts of /%d, and this one has parts of /%d of it: choose another subnet", p.CIDR, spec.BlockSize, p.BlockSize)
 	}
 	return nil
 }

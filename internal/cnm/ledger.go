@@ -3,6 +3,7 @@ package cnm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -168,8 +169,11 @@ func (b *Book) Adopt(ctx context.Context, bl cluster.Block) error {
 			return cluster.ErrNotUsed
 		}
 		d, err := b.alloc.Adopt(pools[0].ID, bl.CIDR)
-		if err == nil {
+		switch {
+		case err == nil:
 			b.addresses(c, d)
+		case errors.Is(err, ipam.ErrOneBlock):
+			err = fmt.Errorf("%w: %w", cluster.ErrNotUsed, err)
 		}
 		return err
 	})
@@ -225,7 +229,7 @@ func (b *Book) fenced() []netip.Prefix {
 }
 
 // ReturnEmpty gives blocks back in which nothing was held or rested on two looks, at least emptyTime apart. One empty
-// block of each pool is kept for the next container. It is to be called every few minutes.
+// block of each pool is kept for the next container, and so is the one that a node has of a pool with a subnet per node. It is to be called every few minutes.
 func (b *Book) ReturnEmpty(ctx context.Context) error {
 	return b.edit(ctx, func(c *change) error {
 		if b.shared.claimer == nil {
