@@ -51,6 +51,22 @@ func underlayPrefixes(cfg *config.Config, u underlay, facts kernel.Facts) []neti
 	return slices.Compact(out)
 }
 
+// egressCluster adds what the cluster knows: networks that this node may not have, and nodes that may be on other segments.
+func (a *Agent) egressCluster(e *plan.Egress) {
+	c := a.clus()
+	if c == nil {
+		return
+	}
+	e.Cluster = a.clusterPools()
+	for _, n := range c.View().Nodes {
+		for _, addr := range []netip.Addr{n.Value.Addr4, n.Value.Addr6} {
+			if addr.IsValid() && !addr.IsLinkLocalUnicast() {
+				e.Underlay = append(e.Underlay, netip.PrefixFrom(addr, addr.BitLen()))
+			}
+		}
+	}
+}
+
 // lookAtLinks reads the node's links and addresses anew. The engine gives its bridges IPv6 addresses without duplicate
 // address detection, and of such the kernel tells nobody until the link has a carrier, with the first container
 // (net/ipv6/addrconf.c, addrconf_dad_work).

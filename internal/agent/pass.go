@@ -43,6 +43,7 @@ func (a *Agent) input(ctx context.Context) (plan.Input, error) {
 		Egress:   egressInput(cfg, u, facts),
 		Networks: snap.Networks, Endpoints: snap.Endpoints, Heard: a.rib.Snapshot(), Facts: facts,
 	}
+	a.egressCluster(&in.Egress)
 	in.Fenced, in.Drain, in.Docker = snap.Fenced, a.drainPhase(ctx), a.docker.list()
 	for _, b := range snap.Blocks {
 		if !slices.Contains(snap.Fenced, b.CIDR) {

@@ -14,6 +14,8 @@ type Egress struct {
 	Bridge DockerBridge
 	// Underlay is where the nodes are: subnets of this node's underlay link, addresses of others.
 	Underlay []netip.Prefix
+	// Cluster are the subnets of the cluster's networks, also of those that this node does not have.
+	Cluster []netip.Prefix
 }
 
 // EgressPool is a pool of the config.
@@ -72,12 +74,12 @@ func (p *planner) egressPool(subnet netip.Prefix) EgressPool {
 	return EgressPool{}
 }
 
-// known are the destinations that see a container's own address: the pools of the config, the subnets of networks and
-// bridges, what is routed to others, the underlay, and what no router forwards. A prefix that is heard counts because
+// known are the destinations that see a container's own address: the pools of the config, the subnets of networks, of the
+// cluster's too, and of bridges, what is routed to others, the underlay, and what no router forwards. A prefix that is heard counts because
 // whoever announces it is told of our prefixes too, so answers find their way; a default route, which says nothing of
 // who is there, does not count.
 func (p *planner) known() []netip.Prefix {
-	all := slices.Concat(unforwarded(), p.in.Egress.Underlay, p.in.Egress.Bridge.Pools, p.in.Egress.Bridge.Subnets, p.in.Announce)
+	all := slices.Concat(unforwarded(), p.in.Egress.Underlay, p.in.Egress.Bridge.Pools, p.in.Egress.Bridge.Subnets, p.in.Egress.Cluster, p.in.Announce)
 	for _, pool := range p.in.Egress.Pools {
 		all = append(all, pool.CIDR)
 	}

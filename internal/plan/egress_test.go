@@ -50,6 +50,10 @@ func TestEgress(t *testing.T) {
 		{"the pool's setting, for the family of the pool", func(in *plan.Input) {
 			in.Networks, in.Egress.Pools = []cnm.Network{dual()}, []plan.EgressPool{pool}
 		}, "10.9.0.0/16", "10.9.0.0/16 " + fixed4 + " fd09::/64 " + fixed6, "{10.9.0.0/16 192.0.2.0/24}"},
+		{"networks of the cluster that are not here", func(in *plan.Input) {
+			in.Networks, in.Egress.Pools = []cnm.Network{dual()}, []plan.EgressPool{pool}
+			in.Egress.Cluster = []netip.Prefix{pfx("172.20.0.0/16"), pfx("10.9.0.0/16"), pfx("fd20::/48")}
+		}, "10.9.0.0/16", "10.9.0.0/16 172.20.0.0/16 " + fixed4 + " fd09::/64 fd20::/48 " + fixed6, "{10.9.0.0/16 192.0.2.0/24}"},
 		{"the network says otherwise", func(in *plan.Input) {
 			n := dual()
 			n.Egress.Way = cnm.EgressRoute

@@ -35,7 +35,9 @@ func (p *planner) bridge(n cnm.Network) {
 		s.Addrs[kernel.AddrKey{Link: name, Prefix: netip.PrefixFrom(part.Gateway, part.Part.Bits())}] = struct{}{}
 		key := kernel.RouteKey{Dst: part.Part}
 		s.Routes[key] = kernel.Route{Type: kernel.Unicast, NextHops: []kernel.NextHop{{Link: name}}}
-		p.out.Announce[part.Part] = Announcement{Kind: "block", Needs: key, Link: name}
+		if !slices.Contains(p.in.Fenced, part.Part) { // the containers in it go on, as far as this node reaches
+			p.out.Announce[part.Part] = Announcement{Kind: "block", Needs: key, Link: name}
+		}
 		if part.Gateway.Is6() {
 			s.Sysctls["net/ipv6/conf/"+name+"/disable_ipv6"] = "0"
 		}

@@ -152,3 +152,35 @@ func TestDockerNetworks(t *testing.T) {
 		t.Errorf("bridges %v, unhidden %+v, want %+v", f.Bridges, f.Unhidden, want)
 	}
 }
+
+// A subnet that another node has by the store is not announced, and its containers go on; without a subnet there is no
+// bridge, no gateway and nothing announced.
+func TestSubnetFencedAndGone(t *testing.T) {
+	in := node()
+	in.Networks = []cnm.Network{perNode()}
+	in.Endpoints = []cnm.Endpoint{endpoint("e1", cnm.Joined, "10.9.1.2/24", "fd09:0:0:1::2/64")}
+	in.Blocks = []netip.Prefix{pfx("10.9.1.0/24"), pfx("fd09:0:0:1::/64")}
+	want := plan.Compute(in).State.String()
+	in.Blocks, in.Fenced = in.Blocks[1:], in.Blocks[:1]
+	for _, heard := range []bool{false, true} {
+		if heard { // from its holder
+			hears(&in, "10.9.1.0/24")
+		}
+		out := plan.Compute(in)
+		if diff := cmp.Diff(strings.Split(want, "\n"), strings.Split(out.State.String(), "\n")); diff != "" {
+			t.Errorf("heard %v: a fenced subnet is planned otherwise:\n%s", heard, diff)
+		}
+		if _, ok := out.Announce[pfx("10.9.1.0/24")]; ok || len(out.Announce) != 1 {
+			t.Errorf("heard %v: announced %v, want only the subnet that is not fenced", heard, out.Announce)
+		}
+	}
+	in = node()
+	n := perNode()
+	for i := range n.Subnets {
+		n.Subnets[i].Part, n.Subnets[i].Gateway = netip.Prefix{}, netip.Addr{}
+	}
+	in.Networks = []cnm.Network{n}
+	if out := plan.Compute(in); len(out.Announce)+len(out.State.Links)+len(out.State.Routes)+len(out.State.Addrs) > 0 {
+		t.Errorf("without a subnet: %v\n%v", out.Announce, out.State)
+	}
+}
