@@ -31,7 +31,7 @@ func newExportCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export --format FORMAT",
 		Short: "Print the routes for a router without fairway",
-		Long: `Print the routes to the containers of all nodes that a router needs which does not run fairway, in the form of the program that keeps its routes. What the nodes have comes from the agent on this machine: its own prefixes, and those that it knows of others. With --config it comes from a config file instead: its nodes:, this node's blocks and part of Docker's bridge, and its routes: with announce.
+		Long: `Print the routes to the containers of all nodes that a router needs which does not run fairway, in the form of the program that keeps its routes. What the nodes have comes from the agent on this machine: its own prefixes, and those that it knows of others; with a store, what each node has by the store's records, reached through that node's address, whatever the fabric. With --config it comes from a config file instead: its nodes:, this node's blocks and part of Docker's bridge, and its routes: with announce.
 
 --for says who the routes are for, and may be given several times: the name of a node, or the router's own address, whose prefixes are then left out. With the length of the subnet (10.77.1.1/24) only next hops inside it are used, and with the name of the link (eth0=10.77.1.1/24) the routes are put under it, which netplan needs. What is left out is said on standard error.
 
@@ -98,7 +98,7 @@ func runExport(cmd *cobra.Command, a *app, f exportFlags) error {
 // exportNodes asks the agent, or reads a config.
 func exportNodes(cmd *cobra.Command, a *app, file string) ([]export.Node, error) {
 	if file == "" {
-		nodes, err := nodesOfAgent(cmd.Context(), a.client())
+		nodes, err := nodesOfAgent(cmd.Context(), a.client(), func(text string) { cmd.PrintErrln("fairway: " + text) })
 		if err != nil {
 			return nil, fmt.Errorf("%w\nWithout an agent, give the config: --config FILE", err)
 		}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"fairway/internal/api"
 	"fairway/internal/config"
@@ -48,9 +49,10 @@ func nodesOfConfig(cfg *config.Config, self string) []export.Node {
 
 func same(a, b netip.Addr) bool { return a.IsValid() && a == b }
 
-// nodesOfAgent are the node itself, with what it announces, and the others as its agent knows them: each next hop with the
-// prefixes that are reached by it, if a node has them or they are inside a pool.
-func nodesOfAgent(ctx context.Context, c *api.Client) ([]export.Node, error) {
+// nodesOfAgent are the node itself, with what it announces, and the others as its agent knows them: with a store, each
+// node with what it has by the records, and each next hop with further prefixes that are reached by it, if a node has
+// them or they are inside a pool. note is told what may be amiss.
+func nodesOfAgent(ctx context.Context, c *api.Client, note func(string)) ([]export.Node, error) {
 	st, err := c.Status(ctx)
 	if err != nil {
 		return nil, err
@@ -63,13 +65,67 @@ func nodesOfAgent(ctx context.Context, c *api.Client) ([]export.Node, error) {
 	for _, a := range st.Fabric.Prefixes {
 		own.Prefixes = append(own.Prefixes, a.Prefix)
 	}
-	var others []export.Node
+	nodes, recorded := []export.Node{own}, map[netip.Prefix]bool{}
+	if st.Store != nil {
+		members, err := c.Nodes(ctx)
+		if err != nil {
+			return nil, err
+		}
+		ipam, err := c.IPAM(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if !st.Store.Reachable {
+			note("the store (" + st.Store.Where + ") is unreachable since " + st.Store.Since.Format(time.DateTime) + "; these are the routes as of then")
+		}
+		nodes, recorded = nodesOfStore(own, members, ipam)
+	}
 	for _, r := range routes {
-		if r.Via.IsValid() && r.Best && (ofNode(r) || inPools(st.Pools, r.Prefix)) {
-			others = reachedBy(others, r)
+		if r.Via.IsValid() && r.Best && !recorded[r.Prefix] && (ofNode(r) || inPools(st.Pools, r.Prefix)) {
+			nodes = reachedBy(nodes, r)
 		}
 	}
-	return append([]export.Node{own}, others...), nil
+	return nodes, nil
+}
+
+// nodesOfStore are the node itself and the others of the cluster, each with its blocks, and with its addresses outside of
+// them. Recorded are the prefixes that the store has in somebody's name.
+func nodesOfStore(own export.Node, members []api.Member, ipam api.IPAM) (nodes []export.Node, recorded map[netip.Prefix]bool) {
+	nodes, recorded = []export.Node{own}, map[netip.Prefix]bool{}
+	for _, m := range members {
+		if m.Name != own.Name {
+			nodes = append(nodes, export.Node{Name: m.Name, Address: m.Address, Address6: m.Address6})
+		}
+	}
+	has := func(name string, p netip.Prefix) {
+		i := slices.IndexFunc(nodes, func(n export.Node) bool { return n.Name == name })
+		if i < 0 { // its record is gone, and so nobody knows its address
+			i = len(nodes)
+			nodes = append(nodes, export.Node{Name: name})
+		}
+		nodes[i].Prefixes = append(nodes[i].Prefixes, p)
+		recorded[p] = true
+	}
+	for _, pool := range ipam.Pools {
+		for _, b := range pool.List {
+			switch {
+			case b.Away:
+				has(b.Node, b.CIDR)
+			case b.Problem == "" && !slices.Contains(own.Prefixes, b.CIDR): // drained, or about to be announced
+				has(own.Name, b.CIDR)
+			}
+		}
+	}
+	for _, h := range ipam.Holdings {
+		if h.Away {
+			has(h.Node, netip.PrefixFrom(h.Address, h.Address.BitLen()))
+		}
+	}
+	// What another node has by the store is not this one's, also while it is still announced here.
+	nodes[0].Prefixes = slices.DeleteFunc(nodes[0].Prefixes, func(p netip.Prefix) bool {
+		return slices.ContainsFunc(nodes[1:], func(n export.Node) bool { return slices.Contains(n.Prefixes, p) })
+	})
+	return nodes, recorded
 }
 
 // ofNode says whether a node has the prefix, and not a stranger, who may announce anything.

@@ -85,6 +85,66 @@ func TestExportAgent(t *testing.T) {
 	}
 }
 
+// With a store the records say who has what, and the nodes' records where they are: nothing has to be heard, and a drained
+// node is one too. A block in the name of a node without a record is left out.
+func TestExportStore(t *testing.T) {
+	s := clusterNode()
+	s.routes = nil
+	s.status.Fabric.Name, s.status.Fabric.Prefixes = "none", nil
+	out, errOut, code := command(t, serve(t, s), "export", "--format", "bird")
+	if code != exitOK || errOut != "fairway: left out 10.9.0.192/26 of host3: no next hop of its family is known\n" {
+		t.Errorf("exit code %d: %s", code, errOut)
+	}
+	golden(t, "export-store.txt", out)
+
+	// What the records do not have is heard, and what they have is not taken from hearsay.
+	s = clusterNode()
+	s.status.Store.Reachable = false
+	s.routes = []api.Route{
+		{Prefix: prefix("10.9.0.128/26"), Via: addr("10.77.0.99"), Node: "host2", Best: true},
+		{Prefix: prefix("172.18.2.0/24"), Via: addr("10.77.0.12"), Node: "host2", Best: true},
+	}
+	out, errOut, code = command(t, serve(t, s), "export", "--format", "iproute2", "--for", "host1")
+	if code != exitOK || !strings.Contains(errOut, "the store (etcd at 10.77.0.5:2379) is unreachable since ") {
+		t.Errorf("exit code %d: %s", code, errOut)
+	}
+	for line, want := range map[string]bool{
+		"10.9.0.128/26 proto static via 10.77.0.12\n": true, "172.18.2.0/24 proto static via 10.77.0.12\n": true, "10.9.200.8/32 proto static via 10.77.0.12\n": true,
+		"10.77.0.99": false, "10.9.0.0/26": false,
+	} {
+		if strings.Contains(out, line) != want {
+			t.Errorf("%q in the output: %v, want %v\n%s", line, !want, want, out)
+		}
+	}
+	if out, errOut, code := command(t, serve(t, s), "export", "--format", "frr", "--for", "router1"); code != exitOK || !strings.Contains(out, "ip route 10.9.0.0/26 10.77.0.11") {
+		t.Errorf("for a node that has nothing: exit code %d: %s%s", code, out, errOut)
+	}
+	s.cluster = nil // not read since the agent started
+	if _, errOut, code := command(t, serve(t, s), "export", "--format", "frr"); code == exitOK || !strings.Contains(errOut, "no store") {
+		t.Errorf("who has what is not known: exit code %d: %s", code, errOut)
+	}
+}
+
+// An address that moved is its holder's by the store, although it is still announced here.
+func TestNodesOfStore(t *testing.T) {
+	own := export.Node{Name: "host1", Address: addr("10.77.0.11"), Prefixes: []netip.Prefix{prefix("10.9.0.0/26"), prefix("10.9.200.8/32")}}
+	ipam := api.IPAM{
+		Pools: []api.Pool{{List: []api.Block{
+			{CIDR: prefix("10.9.0.0/26"), Node: "host1"}, {CIDR: prefix("10.9.0.64/26"), Node: "host1"}, {CIDR: prefix("10.9.1.0/26"), Node: "host1", Problem: "fenced"},
+			{CIDR: prefix("10.9.1.0/26"), Node: "host2", Away: true},
+		}}},
+		Holdings: []api.Holding{{Address: addr("10.9.200.8"), Node: "host2", Away: true}, {Address: addr("10.9.0.2"), Node: "host1"}},
+	}
+	got, _ := nodesOfStore(own, []api.Member{{Name: "host2", Address: addr("10.77.0.12")}, {Name: "host1"}}, ipam)
+	want := []export.Node{
+		{Name: "host1", Address: addr("10.77.0.11"), Prefixes: []netip.Prefix{prefix("10.9.0.0/26"), prefix("10.9.0.64/26")}},
+		{Name: "host2", Address: addr("10.77.0.12"), Prefixes: []netip.Prefix{prefix("10.9.1.0/26"), prefix("10.9.200.8/32")}},
+	}
+	if d := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); d != "" {
+		t.Errorf("-want +got\n%s", d)
+	}
+}
+
 // A node is known by the next hops of both its families, so that a router's address of one takes both away.
 func TestReachedBy(t *testing.T) {
 	var nodes []export.Node

@@ -20,6 +20,7 @@ type Cluster struct {
 	Where  string          // what the store is: "etcd at 10.77.0.5:2379"
 	Drain  *api.Drain      // of this node, as it says itself; nil: none
 	Claims []cluster.Claim // what this node believes to hold
+	Bridge []netip.Prefix  // subnets of Docker's default bridge of this node, which the config gave it
 	Now    time.Time
 	Up     time.Duration // since when the agent runs
 }

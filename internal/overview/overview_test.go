@@ -178,6 +178,20 @@ func TestConditions(t *testing.T) {
 		t.Errorf("%d conditions for 4 records of a newer schema, want 3 and one that counts", n)
 	}
 	c = three()
+	c.Bridge = []netip.Prefix{prefix("10.9.0.0/25"), prefix("10.9.200.8/29"), prefix("fd09::/64")}
+	if got := codes(c); got != "docker-bridge-overlap node-down" {
+		t.Errorf("Docker's bridge over blocks: got %s", got)
+	}
+	if i := slices.IndexFunc(c.Conditions(), func(x api.Condition) bool {
+		return strings.Contains(x.Text, "10.9.0.0/25") && strings.Contains(x.Text, "block 10.9.0.64/26, which node host2 claimed")
+	}); i < 0 {
+		t.Errorf("the block and its holder are not named: %v", c.Conditions())
+	}
+	c.Bridge = []netip.Prefix{prefix("10.9.1.0/24")} // in the pool, and nobody has a block of it
+	if got := codes(c); got != "node-down" {
+		t.Errorf("Docker's bridge over nothing: got %s", got)
+	}
+	c = three()
 	c.Health = cluster.Health{Since: now.Add(-time.Minute), LastError: errors.New("refused").Error()}
 	if got := codes(c); got != "store-unreachable" {
 		t.Errorf("without the store: got %s", got)
