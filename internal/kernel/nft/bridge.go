@@ -44,6 +44,8 @@ func bridgeLayout(ports []kernel.BridgePort) []chain {
 		}},
 		{name: chainPort, rules: []rule{
 			{"MAC address not of this port", append(portLookup(setMACs, linkLayer(6, 6), true), drop()...)},
+			{"VLAN tag", append(taggedWith(unix.ETH_P_8021Q), drop()...)},
+			{"VLAN service tag", append(taggedWith(unix.ETH_P_8021AD), drop()...)},
 			{"ARP", append(etherType(unix.ETH_P_ARP), jumpTo(chainARP))},
 			{"IPv4", append(etherType(unix.ETH_P_IP), jumpTo(chainIPv4))},
 			{"IPv6", append(etherType(unix.ETH_P_IPV6), jumpTo(chainIPv6))},
@@ -137,7 +139,13 @@ func network(offset, length uint32) *expr.Payload {
 	return &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length}
 }
 
-// etherType matches frames by their protocol, as the kernel took it from the header.
+// taggedWith matches frames by what stands behind their MAC addresses. The kernel has taken a tag off by then, and shows it
+// here all the same.
+func taggedWith(tag uint16) []expr.Any {
+	return []expr.Any{linkLayer(12, 2), equal([]byte{byte(tag >> 8), byte(tag)})}
+}
+
+// etherType matches frames by their protocol, as the kernel took it from the header: of one with a tag, that behind it.
 func etherType(proto uint16) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: 1}, equal([]byte{byte(proto >> 8), byte(proto)})}
 }

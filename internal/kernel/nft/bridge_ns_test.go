@@ -115,6 +115,8 @@ func TestBridgeSpoofedFrames(t *testing.T) {
 	for rule, f := range map[string][]byte{
 		"MAC address not of this port":              ethernet(mac(0xb), unix.ETH_P_ARP, arpReply(mac(0xb), containerB4)),
 		"neither IP nor ARP":                        ethernet(own, 0x88cc, make([]byte, 50)),
+		"VLAN tag":                                  ethernet(own, 0x8100, []byte{0, 5, 8, 6}, arpReply(own, containerA4), make([]byte, 20)),
+		"VLAN service tag":                          ethernet(own, 0x88a8, []byte{0, 5, 8, 6}, arpReply(own, containerA4), make([]byte, 20)),
 		"ARP not of IPv4 over Ethernet":             ethernet(own, unix.ETH_P_ARP, make([]byte, 46)),
 		"ARP sender's MAC not of this port":         ethernet(own, unix.ETH_P_ARP, arpReply(mac(0xb), containerA4)),
 		"ARP sender's address not of this port":     ethernet(own, unix.ETH_P_ARP, arpReply(own, gateway4)),

@@ -2,6 +2,7 @@ package rtnl
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -11,7 +12,9 @@ import (
 )
 
 // makeBridge makes a bridge that forwards at once: no spanning tree, since it leads to containers only, and no multicast
-// snooping, which without a querier forgets who listens and with it neighbour discovery (RFC 4541, 3).
+// snooping, which without a querier forgets who listens and with it neighbour discovery (RFC 4541, 3). It does not learn
+// from frames to the addresses of IEEE 802.1D, table 7-10 (01:80:c2:00:00:0x): they pass by the prerouting hook of
+// nftables, and with one of them a container could draw on itself what is for another's MAC.
 //
 // A bridge takes the smallest MTU of its ports unless it was told one (br_mtu_auto_adjust), and what it is made with
 // does not count as told: so it is made with another, and told then.
@@ -34,6 +37,7 @@ func (t links) makeBridge(ctx context.Context, c *conn, name string, want kernel
 				w.nest(unix.IFLA_INFO_DATA, func() {
 					w.u32(unix.IFLA_BR_STP_STATE, 0)
 					w.bytes(unix.IFLA_BR_MCAST_SNOOPING, []byte{0})
+					w.bytes(unix.IFLA_BR_MULTI_BOOLOPT, onOnly(noLinkLocalLearn))
 				})
 			})
 		},
@@ -53,8 +57,16 @@ func (t links) makeBridge(ctx context.Context, c *conn, name string, want kernel
 		t.h.fresh.drop(name)
 		return errors.Join(fmt.Errorf("mark bridge %q with alias %q, mtu %d: %w", name, want.Alias, want.MTU, errs[1]), remove(c, name))
 	}
-	t.h.did(ctx, "ip link add %s mtu %d address %s alias %s up type bridge stp_state 0 mcast_snooping 0", name, want.MTU, want.MAC, want.Alias)
+	t.h.did(ctx, "ip link add %s mtu %d address %s alias %s up type bridge stp_state 0 mcast_snooping 0 no_linklocal_learn 1", name, want.MTU, want.MAC, want.Alias)
 	return nil
+}
+
+// noLinkLocalLearn is the bit of BR_BOOLOPT_NO_LL_LEARN (linux/if_bridge.h). Kernels before 5.0 do not know it.
+const noLinkLocalLearn = 1 << 0
+
+// onOnly is a struct br_boolopt_multi that turns an option of a bridge on and leaves the others.
+func onOnly(bit uint32) []byte {
+	return binary.NativeEndian.AppendUint32(binary.NativeEndian.AppendUint32(nil, bit), bit)
 }
 
 // remove takes back a link that was made a moment ago.
