@@ -64,6 +64,9 @@ func (a *Agent) subnetsFor(v *cluster.View, req api.NetworkRequest) ([]api.Subne
 		return req.Subnets, nil
 	}
 	free, err := a.freeSubnet(v)
+	if err != nil && len(req.Subnets) > 0 {
+		return nil, fmt.Errorf("beside %s it needs an IPv4 subnet, which engines before 28 make no network without: %w", req.Subnets[0].Prefix, err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"fairway/internal/ipam"
 )
 
 // CheckNetwork checks what can be checked of a network before any node makes it: its options, and subnets and gateways
@@ -19,8 +21,8 @@ func CheckNetwork(subnets []Subnet, opts map[string]string) ([]netip.Prefix, err
 				return nil, fmt.Errorf("subnets %s and %s of one network overlap", o.Prefix, s.Prefix)
 			}
 		}
-		if s.Gateway.IsValid() && !s.Prefix.Contains(s.Gateway) {
-			return nil, fmt.Errorf("gateway %s is not in the subnet %s", s.Gateway, s.Prefix)
+		if _, err := ipam.Gateway(s.Prefix, s.Gateway); err != nil {
+			return nil, err
 		}
 		v6 = v6 || s.Prefix.Addr().Is6()
 	}
