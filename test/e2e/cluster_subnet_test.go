@@ -122,15 +122,16 @@ func TestClusterSubnet(t *testing.T) {
 // handMade makes a network on two hosts by hand: the first claim decides how it is cut, and the second host is told.
 func (s *site) handMade(first, second *host) {
 	s.t.Helper()
-	create := []string{"network", "create", "-d", "fairway", "--ipam-driver", "fairway", "--subnet", "10.21.0.0/16"}
-	mode := append(create, "-o", "mode=subnet", "hand")
-	first.docker(mode...)
+	create := func(args ...string) []string {
+		return append(append([]string{"network", "create", "-d", "fairway", "--ipam-driver", "fairway", "--subnet", "10.21.0.0/16"}, args...), "hand")
+	}
+	first.docker(create("-o", "mode=subnet")...)
 	a := first.run("ha", "--network", "hand")
 	eventually(s.t, hearsay, second.hasRoute(netip.PrefixFrom(a.v4, 24).Masked().String(), true))
-	if out := second.refused(append(append([]string{"docker"}, create...), "hand")...); !strings.Contains(out, "give -o mode=subnet") {
+	if out := second.refused(append([]string{"docker"}, create()...)...); !strings.Contains(out, "give -o mode=subnet") {
 		s.t.Errorf("a routed network over subnets of nodes is refused with: %s", out)
 	}
-	second.docker(mode...)
+	second.docker(create("-o", "mode=subnet")...)
 	b := second.run("hb", "--network", "hand")
 	everyPair(s.t, []*container{a, b})
 	for _, c := range []*container{a, b} {
