@@ -294,7 +294,7 @@ func TestNotes(t *testing.T) {
 		{"", "28.5.2", nil},
 		{`{"ipv6": true}`, "28.5.2", []string{"dockerBridge.pool6"}},
 		{`{"ipv6": false}`, "28.5.2", nil},
-		{`{"live-restore": true}`, "28.5.2", []string{"stop them before Docker is restarted"}},
+		{`{"live-restore": true}`, "28.5.2", []string{"stop all of them before Docker is restarted"}},
 	} {
 		d, err := daemonjson.Parse([]byte(c.in))
 		if err != nil {

@@ -61,7 +61,7 @@ func (p *planner) onBridge(subnet netip.Prefix) bool {
 	if len(have) > 0 {
 		what = strings.Join(have, ", ")
 	}
-	p.problem("docker_bridge_differs", "run `fairway docker-bridge apply`, and restart Docker; with live-restore, stop the containers of the default bridge before",
+	p.problem("docker_bridge_differs", "run `fairway docker-bridge apply`, and restart Docker; with live-restore, stop all containers before",
 		"%s", fmt.Sprintf("%s has %s, and the config gives it subnet %s", dockerZero, what, subnet))
 	return false
 }
