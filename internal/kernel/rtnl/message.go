@@ -33,8 +33,17 @@ type header struct {
 
 // builder appends netlink messages, native byte order, to a buffer.
 type builder struct {
-	b     []byte
-	start int // of the message being built
+	b      []byte
+	start  int    // of the message being built
+	metric uint32 // of our routes; 0: kernel.RouteMetric
+}
+
+// prio is the metric of our routes.
+func (w *builder) prio() uint32 {
+	if w.metric == 0 {
+		return kernel.RouteMetric
+	}
+	return w.metric
 }
 
 func (w *builder) reset() { w.b = w.b[:0] }

@@ -113,7 +113,7 @@ func readRoutes(ctx context.Context, c *conn) (routeList, error) {
 	for _, fam := range []byte{unix.AF_INET, unix.AF_INET6} {
 		begin := len(out.routes)
 		err := eachRoute(ctx, c, fam, kernel.RouteProtocol, func() { out.routes = out.routes[:begin] }, func(r *routeMsg) {
-			if !r.ours() {
+			if !r.oursAt(c.w.prio()) {
 				return
 			}
 			id = r.appendID(id[:0])

@@ -40,11 +40,18 @@ func (r *routeMsg) clone() *routeMsg {
 }
 
 // ours says that the route is in our table: main, with our protocol and metric.
-func (r *routeMsg) ours() bool { return r.ourSlot() && r.protocol == kernel.RouteProtocol }
+func (r *routeMsg) ours() bool { return r.oursAt(kernel.RouteMetric) }
+
+// oursAt is ours for a handle with a metric of its own.
+func (r *routeMsg) oursAt(metric uint32) bool {
+	return r.slotAt(metric) && r.protocol == kernel.RouteProtocol
+}
 
 // ourSlot says that the route stands where one of ours would stand, whoever made it.
-func (r *routeMsg) ourSlot() bool {
-	return r.table == unix.RT_TABLE_MAIN && r.metric == kernel.RouteMetric && r.tos == 0
+func (r *routeMsg) ourSlot() bool { return r.slotAt(kernel.RouteMetric) }
+
+func (r *routeMsg) slotAt(metric uint32) bool {
+	return r.table == unix.RT_TABLE_MAIN && r.metric == int(metric) && r.tos == 0
 }
 
 // parseRoute reads the payload of RTM_NEWROUTE and RTM_DELROUTE.
@@ -222,7 +229,7 @@ func putRoute(w *builder, flags uint16, key kernel.RouteKey, r kernel.Route, ind
 	w.begin(unix.RTM_NEWROUTE, flags, family(key.Dst.Addr()), byte(key.Dst.Bits()), 0, 0,
 		unix.RT_TABLE_MAIN, kernel.RouteProtocol, scope, typ, 0, 0, 0, 0)
 	w.addr(unix.RTA_DST, key.Dst.Addr())
-	w.u32(unix.RTA_PRIORITY, kernel.RouteMetric)
+	w.u32(unix.RTA_PRIORITY, w.prio())
 	if r.Src.IsValid() {
 		w.addr(unix.RTA_PREFSRC, r.Src)
 	}
@@ -262,7 +269,7 @@ func dropRoute(w *builder, key kernel.RouteKey) {
 	w.begin(unix.RTM_DELROUTE, 0, family(key.Dst.Addr()), byte(key.Dst.Bits()), 0, 0,
 		unix.RT_TABLE_MAIN, kernel.RouteProtocol, unix.RT_SCOPE_NOWHERE, unix.RTN_UNSPEC, 0, 0, 0, 0)
 	w.addr(unix.RTA_DST, key.Dst.Addr())
-	w.u32(unix.RTA_PRIORITY, kernel.RouteMetric)
+	w.u32(unix.RTA_PRIORITY, w.prio())
 }
 
 // onLink says that a route leads to links only, without a gateway.
