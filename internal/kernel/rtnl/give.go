@@ -110,3 +110,6 @@ func SameNamespace(a, b string) (bool, error) {
 	}
 	return x.Ino == y.Ino && x.Dev == y.Dev, nil
 }
+
+// Namespace is the file descriptor of the handle's namespace; it is the handle's, and closed with it.
+func (h *Handle) Namespace() int { return h.ns }

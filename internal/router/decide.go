@@ -1,0 +1,326 @@
+package router
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"fairway/internal/kernel"
+)
+
+// Wanted is what should be true.
+type Wanted struct {
+	Join  []Join
+	Leave []string // network IDs
+	// Self are the routes of the router's own namespace, Host those of the host, over the host link.
+	Self, Host map[kernel.RouteKey]kernel.Route
+	// Steered are the routes in containers' namespaces, by container ID. A container that is not steered has none.
+	Steered map[string]map[kernel.RouteKey]kernel.Route
+	// Tell are the prefixes that other routers are told of: those of the networks that are joined.
+	Tell []netip.Prefix
+	// Masquerade are the sources that the host hides.
+	Masquerade []netip.Prefix
+	Problems   []string
+}
+
+// Join is a network to join.
+type Join struct {
+	Network    string // ID
+	Name       string
+	IPv4, IPv6 netip.Addr // zero: Docker's IPAM chooses
+}
+
+// Decide says what should be true. It is pure.
+func Decide(v View, o Options) Wanted {
+	w := Wanted{Self: map[kernel.RouteKey]kernel.Route{}, Host: map[kernel.RouteKey]kernel.Route{}, Steered: map[string]map[kernel.RouteKey]kernel.Route{}}
+	for _, n := range v.Networks {
+		w.membership(n, o)
+	}
+	on := connected(v)
+	w.tell(on)
+	w.self(v, o, on)
+	w.host(v, o, on)
+	for _, c := range v.Containers {
+		if routes := steer(v, o, on, c); len(routes) > 0 {
+			w.Steered[c.ID] = routes
+		}
+	}
+	slices.Sort(w.Problems)
+	return w
+}
+
+// membership decides whether the router is to be on a network.
+func (w *Wanted) membership(n Network, o Options) {
+	wanted := n.Transit || n.Marked && !n.ours(o) && (o.Aggressive || n.Local > 0) && !n.Left
+	switch {
+	case wanted && !n.Joined:
+		j := Join{Network: n.ID, Name: n.Name}
+		if o.IPOffset != 0 {
+			if err := j.place(n, o.IPOffset); err != nil {
+				w.Problems = append(w.Problems, fmt.Sprintf("network %s is not joined: %v", n.Name, err))
+				return
+			}
+		}
+		w.Join = append(w.Join, j)
+	case !wanted && n.Joined:
+		w.Leave = append(w.Leave, n.ID)
+	}
+}
+
+// ours says that the node routes the network itself.
+func (n Network) ours(o Options) bool { return n.Driver == o.Driver }
+
+// place chooses the router's addresses.
+func (j *Join) place(n Network, offsetBy int) error {
+	for _, s := range n.Subnets {
+		a, err := offset(s.Prefix, offsetBy)
+		if err != nil {
+			return err
+		}
+		if a == s.Gateway {
+			return fmt.Errorf("--ip-offset %d is %s, the network's own gateway: choose another offset, or make the network with another --gateway", offsetBy, a)
+		}
+		switch {
+		case a.Is4() && !j.IPv4.IsValid():
+			j.IPv4 = a
+		case a.Is6() && !j.IPv6.IsValid():
+			j.IPv6 = a
+		}
+	}
+	return nil
+}
+
+// attached is a network that the router is on and forwards for.
+type attached struct {
+	Network
+	link  string
+	addrs map[bool]netip.Addr // the router's own, by whether it is IPv4
+}
+
+// connected finds the networks that the router is on, with the link of each. One whose link is not there yet is left out.
+func connected(v View) []attached {
+	var out []attached
+	for _, n := range v.Networks {
+		if !n.Joined || !n.Marked && !n.Transit {
+			continue
+		}
+		a := attached{Network: n, addrs: map[bool]netip.Addr{}}
+		for _, l := range v.Links {
+			for _, p := range l.Addrs {
+				if slices.ContainsFunc(n.Subnets, func(s Subnet) bool { return s.Prefix.Contains(p.Addr()) && s.Prefix.Bits() == p.Bits() }) {
+					a.link, a.addrs[p.Addr().Is4()] = l.Name, p.Addr()
+				}
+			}
+		}
+		if a.link != "" {
+			out = append(out, a)
+		}
+	}
+	slices.SortFunc(out, func(x, y attached) int { return cmp.Or(strings.Compare(x.Name, y.Name), strings.Compare(x.ID, y.ID)) })
+	return out
+}
+
+// tell are the prefixes of all networks that are joined: of a shared network each router of it tells, and the nearest is
+// chosen.
+func (w *Wanted) tell(on []attached) {
+	for _, n := range on {
+		for _, s := range n.Subnets {
+			w.Tell = append(w.Tell, s.Prefix)
+		}
+	}
+	slices.SortFunc(w.Tell, netip.Prefix.Compare)
+	w.Tell = slices.Compact(w.Tell)
+}
+
+// self plans the router's own routes: to what other routers have, to what the host routes, and the rest.
+func (w *Wanted) self(v View, o Options, on []attached) {
+	own := map[netip.Prefix]bool{}
+	for _, p := range w.Tell {
+		own[p] = true
+	}
+	for p, hops := range v.Learned {
+		if own[p] {
+			continue // connected here: the shortest path
+		}
+		r := kernel.Route{Type: kernel.Unicast}
+		for _, h := range hops {
+			if l := linkTo(v.Links, h); l != "" {
+				r.NextHops = append(r.NextHops, kernel.NextHop{Via: h, Link: l})
+			}
+		}
+		if len(r.NextHops) > 0 {
+			r.NextHops = kernel.SortNextHops(r.NextHops)
+			w.Self[kernel.RouteKey{Dst: p}] = r
+		}
+	}
+	if o.HostLink {
+		for _, p := range v.ByHost {
+			if _, learned := w.Self[kernel.RouteKey{Dst: p}]; !learned && !own[p] {
+				viaHost(w.Self, o, p)
+			}
+		}
+	}
+	switch {
+	case o.HostGateway:
+		for _, half := range halves(true, o.P2PNet6.IsValid()) {
+			viaHost(w.Self, o, half)
+		}
+	default:
+		w.transitGateway(on)
+	}
+}
+
+// transitGateway leads everything else to the gateway of the transit network.
+func (w *Wanted) transitGateway(on []attached) {
+	for _, n := range on {
+		if !n.Transit {
+			continue
+		}
+		for _, s := range n.Subnets {
+			if !s.Gateway.IsValid() {
+				continue
+			}
+			for _, half := range halves(s.Gateway.Is4(), s.Gateway.Is6()) {
+				w.Self[kernel.RouteKey{Dst: half}] = kernel.Route{Type: kernel.Unicast, NextHops: []kernel.NextHop{{Via: s.Gateway, Link: n.link}}}
+			}
+		}
+	}
+}
+
+// hostLinkName is the router's end of the host link.
+const hostLinkName = "host0"
+
+func viaHost(m map[kernel.RouteKey]kernel.Route, o Options, p netip.Prefix) {
+	via := hostEnd(o.P2PNet).Addr()
+	if p.Addr().Is6() {
+		if !o.P2PNet6.IsValid() {
+			return
+		}
+		via = hostEnd(o.P2PNet6).Addr()
+	}
+	m[kernel.RouteKey{Dst: p}] = kernel.Route{Type: kernel.Unicast, NextHops: []kernel.NextHop{{Via: via, Link: hostLinkName}}}
+}
+
+// host plans the host's routes to the networks that are joined and to those that other routers have.
+func (w *Wanted) host(v View, o Options, on []attached) {
+	if !o.HostShortcut {
+		return
+	}
+	prefixes := slices.Clone(w.Tell)
+	prefixes = append(prefixes, slices.Collect(maps.Keys(v.Learned))...)
+	for _, p := range prefixes {
+		via := routerEnd(o.P2PNet).Addr()
+		if p.Addr().Is6() {
+			if !o.P2PNet6.IsValid() {
+				continue
+			}
+			via = routerEnd(o.P2PNet6).Addr()
+		}
+		if slices.Contains(v.ByHost, p) {
+			continue
+		}
+		w.Host[kernel.RouteKey{Dst: p}] = kernel.Route{Type: kernel.Unicast, NextHops: []kernel.NextHop{{Via: via}}}
+	}
+	if o.Masquerade {
+		w.Masquerade = slices.Clone(prefixes)
+		slices.SortFunc(w.Masquerade, netip.Prefix.Compare)
+		w.Masquerade = slices.Compact(w.Masquerade)
+	}
+}
+
+// steer plans a container's routes. All of them go through the router's address on one network of the container, the one
+// that its own default route leaves by, or else the first by name: so that they agree with each other.
+func steer(v View, o Options, on []attached, c Container) map[kernel.RouteKey]kernel.Route {
+	n, ok := network(on, c)
+	if !ok {
+		return nil
+	}
+	out := map[kernel.RouteKey]kernel.Route{}
+	add := func(p netip.Prefix) {
+		via, ok := n.addrs[p.Addr().Is4()]
+		if !ok || p.Addr().Is6() && !c.V6 {
+			return
+		}
+		for id := range c.Nets { // its own links are on-link already
+			if slices.ContainsFunc(on, func(a attached) bool {
+				return a.ID == id && slices.ContainsFunc(a.Subnets, func(s Subnet) bool { return s.Prefix == p })
+			}) {
+				return
+			}
+		}
+		out[kernel.RouteKey{Dst: p}] = kernel.Route{Type: kernel.Unicast, NextHops: []kernel.NextHop{{Via: via}}}
+	}
+	for _, p := range o.StaticRoutes {
+		add(p)
+	}
+	if o.ContainerGateway {
+		for _, half := range halves(true, true) {
+			add(half)
+		}
+		return out
+	}
+	covered := func(p netip.Prefix) bool {
+		return slices.ContainsFunc(o.StaticRoutes, func(s netip.Prefix) bool { return s.Bits() <= p.Bits() && s.Contains(p.Addr()) })
+	}
+	for _, a := range on {
+		for _, s := range a.Subnets {
+			if !covered(s.Prefix) {
+				add(s.Prefix)
+			}
+		}
+	}
+	for _, more := range [][]netip.Prefix{slices.Collect(maps.Keys(v.Learned)), v.ByHost} {
+		for _, p := range more {
+			if !covered(p) {
+				add(p)
+			}
+		}
+	}
+	return out
+}
+
+// network chooses the network over which a container reaches the router.
+func network(on []attached, c Container) (attached, bool) {
+	var first attached
+	found := false
+	for _, n := range on {
+		if _, member := c.Nets[n.ID]; !member {
+			continue
+		}
+		if c.Gateway.IsValid() && slices.ContainsFunc(n.Subnets, func(s Subnet) bool { return s.Prefix.Contains(c.Gateway) }) {
+			return n, true
+		}
+		if !found {
+			first, found = n, true
+		}
+	}
+	return first, found
+}
+
+// halves cover every address, each with a prefix that is longer than a default route's: the default route that Docker
+// made stays where it is, and wins again when these are gone.
+func halves(v4, v6 bool) []netip.Prefix {
+	var out []netip.Prefix
+	if v4 {
+		out = append(out, netip.MustParsePrefix("0.0.0.0/1"), netip.MustParsePrefix("128.0.0.0/1"))
+	}
+	if v6 {
+		out = append(out, netip.MustParsePrefix("::/1"), netip.MustParsePrefix("8000::/1"))
+	}
+	return out
+}
+
+// linkTo is the link whose subnet has the address.
+func linkTo(links []Link, a netip.Addr) string {
+	for _, l := range links {
+		for _, p := range l.Addrs {
+			if p.Masked().Contains(a) {
+				return l.Name
+			}
+		}
+	}
+	return ""
+}
