@@ -80,8 +80,21 @@ func (h *hostSide) link(ctx context.Context, own *rtnl.Handle, o Options) error 
 	if err := own.GivePeer(ctx, peer, h.rt, g); err != nil {
 		return err
 	}
+	addrs, err := own.Addrs().List(ctx)
+	if err != nil {
+		return err
+	}
 	for _, p := range ours {
-		if err := own.Addrs().Set(ctx, kernel.AddrKey{Link: hostLinkName, Prefix: p}, struct{}{}); err != nil {
+		key := kernel.AddrKey{Link: hostLinkName, Prefix: p}
+		if _, ok := addrs[key]; ok {
+			continue
+		}
+		if p.Addr().Is6() { // Docker turns IPv6 off in sandboxes without an IPv6 network
+			if err := own.Sysctls().Set(ctx, "net/ipv6/conf/"+hostLinkName+"/disable_ipv6", "0"); err != nil {
+				return err
+			}
+		}
+		if err := own.Addrs().Set(ctx, key, struct{}{}); err != nil {
 			return err
 		}
 	}

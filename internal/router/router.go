@@ -57,6 +57,7 @@ type Router struct {
 	routers   map[string]bool // containers that are routers
 	left      map[string]bool // networks that somebody took this router off
 	leaving   map[string]bool // networks that the router leaves itself
+	said      map[string]bool // problems of the last pass, which are logged once
 	anew      bool            // look at every container in this pass
 
 	mu     sync.Mutex
@@ -292,7 +293,9 @@ func (r *Router) once(ctx context.Context) {
 	problem := func(err error) {
 		if err != nil && ctx.Err() == nil {
 			problems = append(problems, err.Error())
-			r.log.Warn("pass", slog.Any("err", err))
+			if !r.said[err.Error()] {
+				r.log.Warn("not all is as it should be", slog.Any("err", err))
+			}
 		}
 	}
 	problem(r.memberships(ctx, w))
@@ -307,6 +310,10 @@ func (r *Router) once(ctx context.Context) {
 	r.steer(ctx, v, w, problem)
 	problem(r.tell(ctx, v, w))
 	r.anew = false
+	r.said = map[string]bool{}
+	for _, p := range problems {
+		r.said[p] = true
+	}
 	r.remember(v, w, problems)
 }
 

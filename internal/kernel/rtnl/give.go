@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -72,15 +73,24 @@ func (h *Handle) give(ctx context.Context, peer string, to *Handle, g Given) err
 
 // dress marks the link, gives it its addresses and sets it up.
 func (h *Handle) dress(c *conn, l linkMsg, g Given) error {
-	err := c.do(func(w *builder) {
-		w.begin(unix.RTM_SETLINK, 0, ifinfo(l.index, unix.IFF_UP, unix.IFF_UP)...)
-		w.str(unix.IFLA_IFALIAS, g.Alias)
-	})
+	if l.alias != g.Alias || !l.up() {
+		err := c.do(func(w *builder) {
+			w.begin(unix.RTM_SETLINK, 0, ifinfo(l.index, unix.IFF_UP, unix.IFF_UP)...)
+			w.str(unix.IFLA_IFALIAS, g.Alias)
+		})
+		if err != nil {
+			return fmt.Errorf("mark it and set it up: %w", err)
+		}
+	}
+	have, err := dumpAddrs(context.Background(), c)
 	if err != nil {
-		return fmt.Errorf("mark it and set it up: %w", err)
+		return fmt.Errorf("list addresses: %w", err)
 	}
 	for _, p := range g.Addrs {
-		if err := addAddr(c, l.index, p); err != nil && !errors.Is(err, unix.EEXIST) {
+		if slices.ContainsFunc(have, func(a addrMsg) bool { return a.index == l.index && a.prefix == p }) {
+			continue
+		}
+		if err := addAddr(c, l.index, p); err != nil {
 			return addrError(p, err)
 		}
 	}
