@@ -39,8 +39,11 @@ func Decide(v View, o Options) Wanted {
 	for _, n := range v.Networks {
 		w.membership(n, o)
 	}
+	if o.TransitNet != "" && !slices.ContainsFunc(v.Networks, func(n Network) bool { return n.Transit }) {
+		w.Problems = append(w.Problems, fmt.Sprintf("--transit-net %s: the engine has no such network; it is joined once there is one", o.TransitNet))
+	}
 	on := connected(v)
-	w.tell(on)
+	w.tell(v, o, on)
 	w.self(v, o, on)
 	w.host(v, o, on)
 	for _, c := range v.Containers {
@@ -124,8 +127,13 @@ func connected(v View) []attached {
 }
 
 // tell are the prefixes of all networks that are joined: of a shared network each router of it tells, and the nearest is
-// chosen.
-func (w *Wanted) tell(on []attached) {
+// chosen. With a shortcut, the host itself is reached through its router too.
+func (w *Wanted) tell(v View, o Options, on []attached) {
+	if o.HostShortcut {
+		for _, a := range v.Host {
+			w.Tell = append(w.Tell, netip.PrefixFrom(a, a.BitLen()))
+		}
+	}
 	for _, n := range on {
 		for _, s := range n.Subnets {
 			w.Tell = append(w.Tell, s.Prefix)
@@ -140,6 +148,11 @@ func (w *Wanted) self(v View, o Options, on []attached) {
 	own := map[netip.Prefix]bool{}
 	for _, p := range w.Tell {
 		own[p] = true
+	}
+	if o.HostShortcut {
+		for _, a := range v.Host {
+			viaHost(w.Self, o, netip.PrefixFrom(a, a.BitLen()))
+		}
 	}
 	for p, hops := range v.Learned {
 		if own[p] {
@@ -209,8 +222,18 @@ func (w *Wanted) host(v View, o Options, on []attached) {
 	if !o.HostShortcut {
 		return
 	}
-	prefixes := slices.Clone(w.Tell)
-	prefixes = append(prefixes, slices.Collect(maps.Keys(v.Learned))...)
+	var prefixes []netip.Prefix
+	for _, n := range on {
+		for _, s := range n.Subnets {
+			prefixes = append(prefixes, s.Prefix)
+		}
+	}
+	for p := range v.Learned {
+		// Other hosts' addresses are reached as they were: a shortcut is for containers.
+		if !p.IsSingleIP() {
+			prefixes = append(prefixes, p)
+		}
+	}
 	for _, p := range prefixes {
 		via := routerEnd(o.P2PNet).Addr()
 		if p.Addr().Is6() {
@@ -222,7 +245,13 @@ func (w *Wanted) host(v View, o Options, on []attached) {
 		if slices.Contains(v.ByHost, p) {
 			continue
 		}
-		w.Host[kernel.RouteKey{Dst: p}] = kernel.Route{Type: kernel.Unicast, NextHops: []kernel.NextHop{{Via: via}}}
+		r := kernel.Route{Type: kernel.Unicast, NextHops: []kernel.NextHop{{Via: via}}}
+		for _, a := range v.Host {
+			if a.Is4() == p.Addr().Is4() {
+				r.Src = a
+			}
+		}
+		w.Host[kernel.RouteKey{Dst: p}] = r
 	}
 	if o.Masquerade {
 		w.Masquerade = slices.Clone(prefixes)

@@ -86,6 +86,11 @@ func (r *Router) view(ctx context.Context) (View, error) {
 	if v.Links, err = ownLinks(ctx, r.own); err != nil {
 		return View{}, err
 	}
+	if r.host != nil {
+		if v.Host, err = r.host.addresses(ctx); err != nil {
+			return View{}, err
+		}
+	}
 	v.Learned = map[netip.Prefix][]netip.Addr{}
 	for p, route := range r.rib.Snapshot() {
 		for _, path := range route.Paths {

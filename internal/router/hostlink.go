@@ -1,10 +1,13 @@
 package router
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"fairway/internal/kernel"
 	"fairway/internal/kernel/nft"
@@ -129,4 +132,41 @@ func (h *hostSide) undo(ctx context.Context, own *rtnl.Handle) error {
 		return fmt.Errorf("host: %w", err)
 	}
 	return own.Links().Delete(ctx, hostLinkName)
+}
+
+// addresses are those by which other machines know the host: of the link of its default route, or of its first link that
+// is none of Docker's; one of a family at most.
+func (h *hostSide) addresses(ctx context.Context) ([]netip.Addr, error) {
+	f, err := h.rt.Facts(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the host's links: %w", err)
+	}
+	links := make([]kernel.FactLink, 0, len(f.Links))
+	for _, l := range f.Links {
+		if l.Up && l.Name != h.name && !dockers(l.Name) {
+			links = append(links, l)
+		}
+	}
+	first := func(name string) int {
+		if name == f.Default4.Link || name == f.Default6.Link {
+			return 0
+		}
+		return 1
+	}
+	slices.SortFunc(links, func(a, b kernel.FactLink) int { return cmp.Or(first(a.Name)-first(b.Name), a.Index-b.Index) })
+	var out []netip.Addr
+	for _, l := range links {
+		for _, p := range l.Addrs {
+			has := slices.ContainsFunc(out, func(a netip.Addr) bool { return a.Is4() == p.Addr().Is4() })
+			if !has && p.Addr().IsGlobalUnicast() {
+				out = append(out, p.Addr())
+			}
+		}
+	}
+	return out, nil
+}
+
+// dockers says whether a link is the loopback or one of the engine's.
+func dockers(name string) bool {
+	return name == "lo" || strings.HasPrefix(name, "docker") || strings.HasPrefix(name, "br-") || strings.HasPrefix(name, "veth")
 }
