@@ -23,7 +23,9 @@ type Wanted struct {
 	Tell []netip.Prefix
 	// Masquerade are the sources that the host hides.
 	Masquerade []netip.Prefix
-	Problems   []string
+	// Bridges are Docker's bridges on the host whose containers are led.
+	Bridges  []string
+	Problems []string
 }
 
 // Join is a network to join.
@@ -137,6 +139,9 @@ func (w *Wanted) tell(v View, o Options, on []attached) {
 	for _, n := range on {
 		for _, s := range n.Subnets {
 			w.Tell = append(w.Tell, s.Prefix)
+		}
+		if n.Bridge != "" {
+			w.Bridges = append(w.Bridges, n.Bridge)
 		}
 	}
 	slices.SortFunc(w.Tell, netip.Prefix.Compare)

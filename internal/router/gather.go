@@ -86,10 +86,8 @@ func (r *Router) view(ctx context.Context) (View, error) {
 	if v.Links, err = ownLinks(ctx, r.own); err != nil {
 		return View{}, err
 	}
-	if r.host != nil {
-		if v.Host, err = r.host.addresses(ctx); err != nil {
-			return View{}, err
-		}
+	if v.Host, err = r.host.addresses(ctx); err != nil {
+		return View{}, err
 	}
 	v.Learned = map[netip.Prefix][]netip.Addr{}
 	for p, route := range r.rib.Snapshot() {
@@ -106,6 +104,9 @@ func (r *Router) network(n engine.Network, joined bool) Network {
 		Marked: Marked(n.Options, n.Labels, r.opt.Instance), Left: r.left[n.ID],
 	}
 	out.Transit = r.opt.TransitNet != "" && (n.Name == r.opt.TransitNet || n.ID == r.opt.TransitNet)
+	if n.Driver == "bridge" {
+		out.Bridge = cmp.Or(n.Options["com.docker.network.bridge.name"], "br-"+n.ID[:min(12, len(n.ID))])
+	}
 	for _, s := range n.Subnets {
 		p, err := netip.ParsePrefix(string(s.Subnet))
 		if err != nil {

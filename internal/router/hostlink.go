@@ -104,8 +104,18 @@ func (h *hostSide) link(ctx context.Context, own *rtnl.Handle, o Options) error 
 	return nil
 }
 
+// rules are what the host's filters are to do for the router.
+func (h *hostSide) rules(o Options) nft.Link {
+	l := nft.Link{Owner: h.name, Root: hostRoot}
+	if o.HostLink {
+		l.Name = h.name
+	}
+	return l
+}
+
 // apply makes routes and rules on the host agree.
-func (h *hostSide) apply(ctx context.Context, routes map[kernel.RouteKey]kernel.Route, masquerade []netip.Prefix) error {
+func (h *hostSide) apply(ctx context.Context, o Options, w Wanted) error {
+	routes := w.Host
 	did, err := syncRoutes(ctx, h.rt, routes)
 	if did.set+did.deleted > 0 {
 		h.log.Info("changed routes of the host", slog.Int("set", did.set), slog.Int("deleted", did.deleted), slog.Int("routes", len(routes)))
@@ -113,7 +123,9 @@ func (h *hostSide) apply(ctx context.Context, routes map[kernel.RouteKey]kernel.
 	if err != nil {
 		return fmt.Errorf("host: %w", err)
 	}
-	changed, err := h.fw.ApplyLink(ctx, nft.Link{Name: h.name, Root: hostRoot, Masquerade: masquerade})
+	rules := h.rules(o)
+	rules.Masquerade, rules.Bridges = w.Masquerade, w.Bridges
+	changed, err := h.fw.ApplyLink(ctx, rules)
 	for _, c := range changed {
 		h.log.Info("changed the host's rules", slog.String("what", c))
 	}
@@ -124,12 +136,15 @@ func (h *hostSide) apply(ctx context.Context, routes map[kernel.RouteKey]kernel.
 }
 
 // undo removes routes, rules and the link from the host.
-func (h *hostSide) undo(ctx context.Context, own *rtnl.Handle) error {
+func (h *hostSide) undo(ctx context.Context, own *rtnl.Handle, o Options) error {
 	if _, err := syncRoutes(ctx, h.rt, nil); err != nil {
 		return fmt.Errorf("host: %w", err)
 	}
-	if err := h.fw.RemoveLink(ctx, nft.Link{Name: h.name, Root: hostRoot}); err != nil {
+	if err := h.fw.RemoveLink(ctx, h.rules(o)); err != nil {
 		return fmt.Errorf("host: %w", err)
+	}
+	if !o.HostLink {
+		return nil
 	}
 	return own.Links().Delete(ctx, hostLinkName)
 }

@@ -41,7 +41,7 @@ type Router struct {
 	log    *slog.Logger
 	eng    *engine.Client
 	own    *rtnl.Handle
-	host   *hostSide // nil without a host link
+	host   *hostSide
 	rib    *rib.Table
 	fab    *bgp.Fabric
 	bgp    *config.Config // without peers
@@ -98,12 +98,10 @@ func (r *Router) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("open netlink: %w", err)
 	}
 	defer r.own.Close()
-	if r.opt.HostLink {
-		if r.host, err = openHost(r.log, r.opt.Instance, r.metric); err != nil {
-			return err
-		}
-		defer r.host.close()
+	if r.host, err = openHost(r.log, r.opt.Instance, r.metric); err != nil {
+		return err
 	}
+	defer r.host.close()
 	if err := r.forward(ctx); err != nil {
 		return err
 	}
@@ -299,10 +297,10 @@ func (r *Router) once(ctx context.Context) {
 		}
 	}
 	problem(r.memberships(ctx, w))
-	if r.host != nil {
+	if r.opt.HostLink {
 		problem(r.host.link(ctx, r.own, r.opt))
-		problem(r.host.apply(ctx, w.Host, w.Masquerade))
 	}
+	problem(r.host.apply(ctx, r.opt, w))
 	problem(r.quietLinks(ctx, v.Links))
 	if _, err := syncRoutes(ctx, r.own, w.Self); err != nil {
 		problem(fmt.Errorf("own routes: %w", err))
@@ -408,9 +406,7 @@ func (r *Router) undo(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
-	if r.host != nil {
-		errs = append(errs, r.host.undo(ctx, r.own))
-	}
+	errs = append(errs, r.host.undo(ctx, r.own, r.opt))
 	r.log.Info("stopped; containers have the routes they had before")
 	return errors.Join(errs...)
 }

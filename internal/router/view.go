@@ -27,9 +27,10 @@ type Network struct {
 	Marked           bool // for this instance
 	Transit          bool
 	Subnets          []Subnet
-	Local            int  // running containers of this host on it, without the router
-	Joined           bool // the router is on it
-	Left             bool // somebody took the router off it by hand: it is not joined again until the router starts anew
+	Local            int    // running containers of this host on it, without the router
+	Joined           bool   // the router is on it
+	Bridge           string // Docker's bridge on the host; "" for other drivers
+	Left             bool   // somebody took the router off it by hand: it is not joined again until the router starts anew
 }
 
 // Subnet is a subnet of a network.

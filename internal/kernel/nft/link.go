@@ -18,21 +18,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Link is a link of the distributed router on its host. Its rules are apart from the agent's: accepted by two rules with
-// a comment in DOCKER-USER, or in a FORWARD that drops where there is no such chain, and masqueraded by a table of its
-// own.
+// Link is what the distributed router needs of its host's filters. Its rules are apart from the agent's, and have a
+// comment: packets of its link are accepted in DOCKER-USER, or in a FORWARD that drops where there is no such chain; and
+// masqueraded by a table of its own.
+//
+// Engines from 28 on drop, in PREROUTING of the table "raw", what comes to a container by another link than its own
+// bridge. Where bridged packets pass iptables (bridge-nf-call-iptables) that is so already in the sender's bridge, on the
+// way to the router. Packets from ports of these bridges are let through there; what the host itself would forward
+// between bridges is still dropped by Docker's rules in FORWARD.
 type Link struct {
-	Name string // no longer than 15 bytes
+	Name string // no longer than 15 bytes; "": no link, only Bridges
 	// Root is the directory under which the host's file system is seen, with its iptables programs; "" is "/".
 	Root       string
 	Masquerade []netip.Prefix // sources that are hidden where they leave by another link
+	Bridges    []string       // Docker's bridges whose containers the router leads
+	Owner      string         // tells several routers apart: the name of Name even without a link
 }
 
-// routerComment marks the rules in chains of others.
-const routerComment = "fairway-router"
+// tableRaw is iptables' table before connection tracking.
+const tableRaw = "raw"
+
+// comment marks the rules in chains of others.
+func (l Link) comment() string { return "fairway-router:" + l.Owner }
 
 // table is the name of the link's own table.
-func (l Link) table() string { return "fairway-" + l.Name }
+func (l Link) table() string { return "fairway-" + l.Owner }
 
 // ApplyLink makes the host let packets of the link through, and masquerade what is to be. It compares before it writes;
 // changed says what was made.
@@ -43,8 +53,10 @@ func (h *Handle) ApplyLink(ctx context.Context, l Link) (changed []string, err e
 		return nil, errClosed
 	}
 	for _, program := range []string{"iptables", "ip6tables"} {
-		c, e := h.acceptLink(ctx, l, program)
-		changed, err = append(changed, c...), errors.Join(err, e)
+		for _, list := range []func(context.Context, Link, string) ([]string, error){h.acceptLink, h.acceptBridges} {
+			c, e := list(ctx, l, program)
+			changed, err = append(changed, c...), errors.Join(err, e)
+		}
 	}
 	c, e := h.masqueradeLink(l)
 	return append(changed, c...), errors.Join(err, e)
@@ -59,14 +71,16 @@ func (h *Handle) RemoveLink(ctx context.Context, l Link) error {
 	}
 	var errs []error
 	for _, program := range []string{"iptables", "ip6tables"} {
-		rules, err := h.saved(ctx, l, program)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		for _, r := range rules {
-			if slices.Contains(r, routerComment) && slices.Contains(r, l.Name) {
-				errs = append(errs, h.iptables(ctx, l, program, append([]string{"-D"}, r[1:]...)...))
+		for _, table := range []string{tableFilter, tableRaw} {
+			rules, err := h.saved(ctx, l, program, table)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			for _, r := range rules {
+				if r[0] == "-A" && slices.Contains(r, l.comment()) {
+					errs = append(errs, h.iptables(ctx, l, program, table, append([]string{"-D"}, r[1:]...)...))
+				}
 			}
 		}
 	}
@@ -77,7 +91,10 @@ func (h *Handle) RemoveLink(ctx context.Context, l Link) error {
 
 // acceptLink adds what is missing of the two rules.
 func (h *Handle) acceptLink(ctx context.Context, l Link, program string) (changed []string, err error) {
-	rules, err := h.saved(ctx, l, program)
+	if l.Name == "" {
+		return nil, nil
+	}
+	rules, err := h.saved(ctx, l, program, tableFilter)
 	if err != nil || len(rules) == 0 {
 		return nil, err
 	}
@@ -94,11 +111,11 @@ func (h *Handle) acceptLink(ctx context.Context, l Link, program string) (change
 		return nil, nil // nothing is dropped
 	}
 	for _, direction := range []string{"-i", "-o"} {
-		spec := []string{chain, direction, l.Name, "-m", "comment", "--comment", routerComment, "-j", "ACCEPT"}
+		spec := []string{chain, direction, l.Name, "-m", "comment", "--comment", l.comment(), "-j", "ACCEPT"}
 		if slices.ContainsFunc(rules, func(r []string) bool { return slices.Equal(r[1:], spec) }) {
 			continue
 		}
-		if err := h.iptables(ctx, l, program, append([]string{"-I"}, spec...)...); err != nil {
+		if err := h.iptables(ctx, l, program, tableFilter, append([]string{"-I"}, spec...)...); err != nil {
 			return changed, err
 		}
 		changed = append(changed, program+": "+strings.Join(spec, " "))
@@ -106,10 +123,50 @@ func (h *Handle) acceptLink(ctx context.Context, l Link, program string) (change
 	return changed, nil
 }
 
-// saved are the rules of the table "filter", word by word; none where the host has no such program or no such table.
-func (h *Handle) saved(ctx context.Context, l Link, program string) ([][]string, error) {
+// acceptBridges puts our rules before the first of Docker's that drops, where there are such, and takes those away whose
+// bridge is no longer one of the router's.
+func (h *Handle) acceptBridges(ctx context.Context, l Link, program string) (changed []string, err error) {
+	rules, err := h.saved(ctx, l, program, tableRaw)
+	if err != nil {
+		return nil, err
+	}
+	drops := slices.IndexFunc(rules, func(r []string) bool {
+		return r[0] == "-A" && slices.Contains(r, "!") && r[len(r)-1] == "DROP"
+	})
+	reached := map[string]bool{}
+	for i, r := range rules {
+		if r[0] != "-A" || !slices.Contains(r, l.comment()) {
+			continue
+		}
+		bridge := r[3]
+		if drops >= 0 && i < drops && slices.Contains(l.Bridges, bridge) && !reached[bridge] {
+			reached[bridge] = true
+			continue
+		}
+		if err := h.iptables(ctx, l, program, tableRaw, append([]string{"-D"}, r[1:]...)...); err != nil {
+			return changed, err
+		}
+	}
+	if drops < 0 {
+		return nil, nil
+	}
+	for _, bridge := range l.Bridges {
+		if reached[bridge] {
+			continue
+		}
+		spec := []string{"PREROUTING", "-i", bridge, "-m", "physdev", "--physdev-in", "veth+", "-m", "comment", "--comment", l.comment(), "-j", "ACCEPT"}
+		if err := h.iptables(ctx, l, program, tableRaw, append([]string{"-I"}, spec...)...); err != nil {
+			return changed, err
+		}
+		changed = append(changed, program+" -t raw: "+strings.Join(spec, " "))
+	}
+	return changed, nil
+}
+
+// saved are the rules of a table, word by word; none where the host has no such program or no such table.
+func (h *Handle) saved(ctx context.Context, l Link, program, table string) ([][]string, error) {
 	var out bytes.Buffer
-	err := h.run(ctx, l, program, &out, "-t", tableFilter, "-S")
+	err := h.run(ctx, l, program, &out, "-t", table, "-S")
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
@@ -129,8 +186,8 @@ func (h *Handle) saved(ctx context.Context, l Link, program string) ([][]string,
 	return rules, nil
 }
 
-func (h *Handle) iptables(ctx context.Context, l Link, program string, args ...string) error {
-	return h.run(ctx, l, program, &bytes.Buffer{}, args...)
+func (h *Handle) iptables(ctx context.Context, l Link, program, table string, args ...string) error {
+	return h.run(ctx, l, program, &bytes.Buffer{}, append([]string{"-t", table}, args...)...)
 }
 
 // run runs one of the host's programs, with the host's root directory, in the handle's network namespace.
