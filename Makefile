@@ -1,6 +1,7 @@
 # fairway: build, try and test. `make help` lists the targets.
 #
 #   KEEP=1 make demo           leave the demo's lab up, to look around in it
+#   STORE=etcd make demo       with a store, in which the network is made once for all hosts (make demo-store)
 #   ROOTFS=bookworm make demo  engines of that Debian suite; several, separated by commas, are used in turn
 #   RUN=TestName make e2e      only the tests whose names match
 #
@@ -31,7 +32,7 @@ export FAIRWAY_REQUIRE_NETNS := 1
 endif
 
 .DEFAULT_GOAL := build
-.PHONY: build image test unit netns e2e rootfs demo demo-down bench lint fmt setup clean help
+.PHONY: build image test unit netns e2e rootfs demo demo-down bench lint fmt setup clean help demo-store
 
 build: ## build bin/fairway, one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/fairway ./cmd/fairway
@@ -54,8 +55,11 @@ bench: build setup rootfs ## a table of ratios against host to host, Docker's br
 	CGO_ENABLED=0 $(GO) run $(AS_ROOT) ./test/bench $(BENCH)
 
 demo: build ## three Docker hosts on this machine, whose containers reach each other
-	@scripts/setup.sh demo
-	@$(SUDO) env KEEP=$(KEEP) DEMO_ROOTFS=$(if $(filter undefined default file,$(origin ROOTFS)),,$(ROOTFS)) scripts/demo.sh
+	@scripts/setup.sh demo$(if $(STORE),-store)
+	@$(SUDO) env KEEP=$(KEEP) STORE=$(STORE) DEMO_ROOTFS=$(if $(filter undefined default file,$(origin ROOTFS)),,$(ROOTFS)) scripts/demo.sh
+
+demo-store: ## the demo with a store: a network made once, for all hosts
+	@$(MAKE) --no-print-directory demo STORE=etcd
 
 demo-down: ## take down the lab that KEEP=1 make demo has left up
 	@$(SUDO) bin/fairway lab down

@@ -1,23 +1,25 @@
 #!/bin/sh
-# setup.sh demo|test: install what the lab, or the tests too, need on this machine and is missing.
+# setup.sh demo|demo-store|test: install what the lab, or the tests too, need on this machine and is missing.
 # Installs from the machine's own apt sources only, without questions. Never installs an engine and starts no service:
 # the lab's engines come from root file systems of their own.
 set -eu
 
 # command, and the package that has it
 demo='mmdebstrap:mmdebstrap ip:iproute2 nsenter:util-linux mount:mount'
-test="$demo nft:nftables iptables:iptables ping:iputils-ping sysctl:procps"
+store='etcd:etcd-server etcdctl:etcd-client'
+test="$demo $store nft:nftables iptables:iptables ping:iputils-ping sysctl:procps"
 # CI also speaks with other routing daemons; at home those tests are skipped when they are missing.
 daemons='/usr/lib/frr/bgpd:frr bird:bird2'
 case ${1:-} in
 demo) wanted=$demo ;;
+demo-store) wanted="$demo $store" ;;
 test) wanted=$test; [ "${CI:-}" != true ] || wanted="$wanted $daemons" ;;
-*) echo "usage: $0 demo|test" >&2; exit 2 ;;
+*) echo "usage: $0 demo|demo-store|test" >&2; exit 2 ;;
 esac
 PATH=$PATH:/usr/sbin:/sbin
 
 # With an engine on the machine, the demo uses that one: nothing has to be built.
-if [ "$1" = demo ] && command -v dockerd >/dev/null && command -v containerd >/dev/null && command -v runc >/dev/null; then
+if [ "$1" != test ] && command -v dockerd >/dev/null && command -v containerd >/dev/null && command -v runc >/dev/null; then
 	wanted=${wanted#mmdebstrap:mmdebstrap }
 fi
 
@@ -54,3 +56,7 @@ if [ ! -e "$policy" ]; then
 fi
 # shellcheck disable=SC2086 # a list of packages
 quietly install --yes --no-install-recommends $missing
+# Nor at the next boot, for which the package has entered it.
+case $missing in
+*etcd-server*) ! command -v systemctl >/dev/null || $as_root systemctl disable --quiet etcd.service >"$log" 2>&1 || cat "$log" >&2 ;;
+esac

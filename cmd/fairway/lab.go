@@ -42,7 +42,7 @@ Environment:
 	}
 	cmd.AddCommand(newLabUpCommand(), newLabDownCommand(), newLabStatusCommand(), newLabExecCommand(),
 		newLabDockerCommand(), newLabAgentCommand(), newLabEngineCommand(), newLabLinkCommand(),
-		newLabAddCommand(), newLabDemoCommand(), newLabRootfsCommand(), newLabInitCommand())
+		newLabAddCommand(), newLabStoreCommand(), newLabDemoCommand(), newLabRootfsCommand(), newLabInitCommand())
 	return cmd
 }
 
@@ -78,12 +78,13 @@ func newLabUpCommand() *cobra.Command {
 	var o lab.Options
 	var topology, daemon string
 	cmd := &cobra.Command{
-		Use:   "up [--hosts N] [--topology FORM] [--rootfs LIST]",
+		Use:   "up [--hosts N] [--topology FORM] [--store KIND]",
 		Short: "Make the lab",
 		Long:  `Make the lab: hosts, switch, engines, agents. What is missing of root file systems is built first, once, by mmdebstrap. When it fails or is interrupted, what there is of the lab is taken down.`,
 		Example: `  fairway lab up
   fairway lab up --hosts 4 --topology two-segments
-  fairway lab up --rootfs bookworm,trixie,forky`,
+  fairway lab up --rootfs bookworm,trixie,forky
+  fairway lab up --store etcd`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := labContext(cmd)
@@ -119,6 +120,8 @@ func newLabUpCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.IntVar(&o.Hosts, "hosts", 3, "`N` Docker hosts")
 	f.StringVar(&topology, "topology", string(lab.Flat), "`FORM` of the network: flat, or two-segments with a router between them")
+	f.StringVar(&o.Store, "store", "", "`KIND` of store the hosts agree in: etcd; default: none")
+	f.StringVar(&o.Fabric, "fabric", "", "`FABRIC` that carries routes between the hosts: bgp, or store; default: bgp")
 	f.StringSliceVar(&o.Rootfs, "rootfs", nil, "`LIST` of suites (bookworm) or directories, given to the hosts in turn; "+
 		"default: this machine's own files if it has Docker, else its suite")
 	f.BoolVar(&o.NoAgent, "no-agent", false, "do not start fairway agents")
@@ -198,7 +201,7 @@ func labWantsHelp(args []string) bool {
 func newLabExecCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:                "exec HOST COMMAND [ARG...]",
-		Short:              "Run a command on a host (host1 or 1, router, switch)",
+		Short:              "Run a command on a host (host1 or 1, router, switch, store)",
 		DisableFlagParsing: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if labWantsHelp(args) {

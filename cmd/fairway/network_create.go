@@ -162,7 +162,7 @@ func (a *app) clusterNetwork(ctx context.Context, name string) (*api.Network, er
 		return nil, err
 	}
 	for _, n := range all {
-		if n.Name == name && n.Cluster != nil {
+		if n.Cluster != nil && n.Cluster.Name == name {
 			return &n, nil
 		}
 	}

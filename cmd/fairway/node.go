@@ -83,7 +83,7 @@ func nodeTable(all []api.Member, now time.Time) *table {
 		{title: "VERSION", least: 7, optional: true},
 	}}
 	for _, m := range all {
-		t.add(selfMark(m), m.Name, m.State, memberAddress(m), strconv.Itoa(m.Blocks), strconv.Itoa(m.Containers), lastSeen(m, now),
+		t.add(selfMark(m), m.Name, m.State, memberAddress(m), strconv.Itoa(m.Blocks), memberContainers(m), lastSeen(m, now),
 			asn(m.ASN), memberEngine(m), or(m.Version))
 	}
 	return &t
@@ -113,7 +113,7 @@ func nodeWideTable(all []api.Member, now time.Time) *table {
 			addrs += "," + m.Address6.String()
 		}
 		t.add(selfMark(m), m.Name, m.State, addrs, asn(m.ASN), or(m.Fabric), strconv.Itoa(m.Blocks), strconv.Itoa(m.Addresses),
-			strconv.Itoa(m.Containers), memberEngine(m), or(m.Version), lastSeen(m, now), age(now, m.Joined), or(shortID(m.ID)), or(memberNote(m, now)))
+			memberContainers(m), memberEngine(m), or(m.Version), lastSeen(m, now), age(now, m.Joined), or(shortID(m.ID)), or(memberNote(m, now)))
 	}
 	return &t
 }
@@ -139,7 +139,17 @@ func memberEngine(m api.Member) string {
 	if !m.Docker {
 		return "none"
 	}
-	return or(m.Engine)
+	v, _, _ := strings.Cut(m.Engine, "+") // what a distribution adds says nothing here
+	return or(v)
+}
+
+// memberContainers is how many there are; of a node that is not heard of nobody knows.
+func memberContainers(m api.Member) string {
+	switch m.State {
+	case api.MemberDown, api.MemberUnknown, api.MemberUnregistered:
+		return "-"
+	}
+	return strconv.Itoa(m.Containers)
 }
 
 func lastSeen(m api.Member, now time.Time) string {

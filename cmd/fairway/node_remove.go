@@ -65,7 +65,7 @@ func addressCount(n int) string { return fmt.Sprintf("%d %s", n, plural(n, "addr
 func (a *app) removalText(r api.Removal) string {
 	var b strings.Builder
 	m := r.Node
-	b.WriteString(wrap("", fmt.Sprintf("%s at %s is %s, last seen %s ago, with %s.", cut(clean(m.Name), longName), memberAddress(m), m.State, age(a.now(), m.LastSeen), count(m.Containers, "container"))))
+	b.WriteString(wrap("", fmt.Sprintf("%s at %s is %s, last seen %s ago.", cut(clean(m.Name), longName), memberAddress(m), m.State, age(a.now(), m.LastSeen))))
 	field := func(name string, all []string) {
 		if len(all) > 0 {
 			b.WriteString(wrap(fmt.Sprintf("  %-10s ", name), clean(strings.Join(all, ", "))))
@@ -149,6 +149,9 @@ func writeJoined(w io.Writer, j api.Joined) error {
 		return err
 	}
 	if err := lines(w, "! not ours    ", texts(j.Lost)); err != nil {
+		return err
+	}
+	if err := lines(w, "  being claimed ", texts(j.Open)); err != nil {
 		return err
 	}
 	if len(j.Lost) == 0 {

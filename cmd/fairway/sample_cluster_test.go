@@ -150,14 +150,14 @@ func clusterNode() *sample {
 			Lost: []api.Claim{{Prefix: prefix("fd00:9::80/122"), Node: "host2", Container: "db"}},
 		},
 	}
-	front := &api.NetworkCluster{By: "host1", Nodes: []api.NetworkNode{
+	front := &api.NetworkCluster{Name: "front", By: "host1", Nodes: []api.NetworkNode{
 		{Node: "host1", Alive: true, State: api.NetworkReady, ID: netA, Since: ago(40 * day)},
 		{Node: "host2", Alive: true, State: api.NetworkReady, ID: netB, Since: ago(39 * day)},
 	}}
 	s.networks[0].Cluster = front
 	s.networks = append(s.networks, api.Network{
 		Name: "busy", Mode: "routed", Subnets: []api.Subnet{{Prefix: prefix("10.7.0.0/16")}}, Created: ago(time.Minute), Options: map[string]string{},
-		Cluster: &api.NetworkCluster{By: "host2", Nodes: []api.NetworkNode{
+		Cluster: &api.NetworkCluster{Name: "busy", By: "host2", Nodes: []api.NetworkNode{
 			{Node: "host1", Alive: true, State: api.NetworkConflict, Since: ago(time.Minute), Problem: "a Docker network busy is there, of driver bridge: remove it, or rename one of the two"},
 			{Node: "host2", Alive: true, State: api.NetworkReady, ID: netB, Since: ago(time.Minute)},
 			{Node: "host3", State: api.NetworkAwaited},

@@ -163,7 +163,11 @@ func painterFor(w io.Writer) painter {
 
 func isTerminal(f *os.File) bool {
 	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	null, err := os.Stat(os.DevNull) // it is a character device as well
+	return err != nil || !os.SameFile(info, null)
 }
 
 func (p painter) paint(c colour, s string) string {

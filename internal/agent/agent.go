@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"fairway/internal/api"
+	"fairway/internal/cluster"
 	"fairway/internal/cnm"
 	"fairway/internal/config"
 	"fairway/internal/engine"
@@ -55,6 +56,10 @@ type Agent struct {
 	rib     *rib.Table
 	metrics *api.Metrics
 	plug    *plugin.Server
+	mesh    meshState
+	drain   drainKeeper
+	// networks is always there, and runs on nodes with a store and an engine.
+	networks *networks
 
 	mu         sync.Mutex
 	cfg        *config.Config
@@ -62,6 +67,7 @@ type Agent struct {
 	kern       *machinery
 	fab        fabric.Fabric
 	eng        *engineView
+	cluster    *cluster.Cluster // nil: no store
 	under      underlay
 	pools      []netip.Prefix // that the fabric was told of
 	waitingFor string         // why the agent is not ready
@@ -74,6 +80,8 @@ func New(opt Options) *Agent {
 		opt: opt, log: opt.Log, started: time.Now(), cfg: opt.Config, metrics: api.NewMetrics(opt.Version),
 		fab: fabric.NewSilent("starting"), waitingFor: "starting", conditions: map[string]api.Condition{},
 	}
+	a.networks = newNetworks(a)
+	a.drain.mark = func() { a.loop.mark() }
 	a.loop = newLoop(opt.Log)
 	a.loop.fab = a.fabric
 	a.loop.input = a.input
@@ -180,9 +188,7 @@ var errAbort = errors.New("start aborted")
 // open brings up, in order, what needs the one before: the book, the node's address, the fabric, the loop, the engine.
 func (a *Agent) open(ctx context.Context, g *errgroup.Group, local *store.Local) error {
 	a.waiting("reading the state file")
-	book, err := cnm.Load(ctx, local, a.ipamOptions(a.config()), cnm.Node{
-		Heard: a.heard, Taken: a.taken, Changed: func() { a.loop.mark() },
-	})
+	book, err := cnm.Load(ctx, local, a.ipamOptions(a.config()), a.bookNode())
 	if err != nil {
 		return fmt.Errorf("state file in %s: %w", a.config().State, err)
 	}
@@ -193,7 +199,13 @@ func (a *Agent) open(ctx context.Context, g *errgroup.Group, local *store.Local)
 	a.mu.Lock()
 	a.book = book
 	a.mu.Unlock()
+	if err := errors.Join(a.drain.load(ctx, local), a.mesh.load(ctx, local)); err != nil {
+		return err
+	}
 	if err := a.findUnderlay(ctx); err != nil {
+		return err
+	}
+	if err := a.openCluster(ctx, g, local); err != nil {
 		return err
 	}
 	if err := a.startFabric(ctx, g, restarted); err != nil {
@@ -214,6 +226,9 @@ func (a *Agent) open(ctx context.Context, g *errgroup.Group, local *store.Local)
 		a.eng = view
 		a.mu.Unlock()
 		g.Go(func() error { return view.run(ctx) })
+		if a.clus() != nil {
+			g.Go(func() error { return a.networks.run(ctx, view.client) })
+		}
 	}
 	a.waiting("")
 	a.notify("READY=1")
@@ -298,11 +313,22 @@ func (a *Agent) nodeName() string {
 
 // ipamOptions is what the config says about addresses.
 func (a *Agent) ipamOptions(cfg *config.Config) ipam.Options {
-	p := ipam.Plan{Alone: len(cfg.BGP.Peers) == 0 && len(cfg.Nodes) == 0 && (cfg.Fabric == config.FabricBGP || cfg.Fabric == config.FabricNone)}
+	p := ipam.Plan{Shared: len(cfg.Store.Etcd.Endpoints) > 0, Alone: len(cfg.BGP.Peers) == 0 && len(cfg.Nodes) == 0 && (cfg.Fabric == config.FabricBGP || cfg.Fabric == config.FabricNone)}
 	for _, pool := range cfg.Pools {
 		p.Pools = append(p.Pools, ipam.PoolPlan{CIDR: pool.CIDR, BlockSize: pool.BlockSize, Block: pool.Block, Size: pool.Size})
 	}
 	return ipam.Options{Now: time.Now, HoldDown: cfg.IPAM.HoldDown, Plan: p}
+}
+
+// bookNode is what the book may ask of the node.
+func (a *Agent) bookNode() cnm.Node {
+	n := cnm.Node{
+		Heard: a.heard, Taken: a.taken, Changed: func() { a.loop.mark() }, Refuse: a.refuse, Announced: a.announced,
+	}
+	if len(a.config().Store.Etcd.Endpoints) > 0 {
+		n.Network = a.clusterNetwork
+	}
+	return n
 }
 
 // heard is what the rib knows of an address: its holder elsewhere.

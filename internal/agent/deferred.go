@@ -12,7 +12,7 @@ import (
 )
 
 // deferred is the bgp fabric of a node that has no peers: it listens nowhere, so that the node may run another speaker,
-// until a reload brings the first peer.
+// until a reload, or another node of the cluster, brings the first peer.
 type deferred struct {
 	*fabric.Silent
 	start func(*config.Config) (fabric.Fabric, error)
@@ -21,6 +21,7 @@ type deferred struct {
 	mu    sync.Mutex
 	real  fabric.Fabric
 	pools []netip.Prefix
+	mesh  []fabric.MeshPeer
 	begin chan struct{} // closed when real is there
 }
 
@@ -54,29 +55,53 @@ func (d *deferred) Announce(ctx context.Context, want map[netip.Prefix]fabric.An
 
 // Update implements fabric.Fabric; the first peer brings the real fabric.
 func (d *deferred) Update(ctx context.Context, cfg *config.Config, facts kernel.Facts) error {
-	d.mu.Lock()
-	if d.real == nil && len(cfg.BGP.Peers) > 0 {
-		f, err := d.start(cfg)
-		if err != nil {
-			d.mu.Unlock()
-			return fmt.Errorf("start bgp: %w", err)
-		}
-		if p, ok := f.(poolFilter); ok {
-			if err := p.SetPools(d.pools); err != nil {
-				d.mu.Unlock()
-				return fmt.Errorf("start bgp: %w", err)
-			}
-		}
-		d.real = f
-		close(d.begin)
+	f, began, err := d.begun(cfg)
+	if err != nil {
+		return fmt.Errorf("start bgp: %w", err)
+	}
+	if began {
 		defer d.told()
 	}
-	f := d.real
-	d.mu.Unlock()
 	if f == nil {
 		return nil
 	}
 	return f.Update(ctx, cfg, facts)
+}
+
+// begun returns the real fabric, which it makes when there is somebody to peer with; nil when there is nobody.
+func (d *deferred) begun(cfg *config.Config) (f fabric.Fabric, began bool, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.real != nil || len(cfg.BGP.Peers)+len(d.mesh) == 0 {
+		return d.real, false, nil
+	}
+	if f, err = d.start(cfg); err != nil {
+		return nil, false, err
+	}
+	if p, ok := f.(poolFilter); ok {
+		err = p.SetPools(d.pools)
+	}
+	if m, ok := f.(mesher); ok && err == nil {
+		err = m.SetMesh(d.mesh)
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	d.real = f
+	close(d.begin)
+	return f, true, nil
+}
+
+// SetMesh implements mesher; the next Update starts the real fabric for them.
+func (d *deferred) SetMesh(peers []fabric.MeshPeer) error {
+	d.mu.Lock()
+	d.mesh = peers
+	f := d.real
+	d.mu.Unlock()
+	if m, ok := f.(mesher); ok {
+		return m.SetMesh(peers)
+	}
+	return nil
 }
 
 // SetPools implements poolFilter.

@@ -154,6 +154,10 @@ func (v *engineView) look(ctx context.Context) error {
 		}
 	}
 	s.At = time.Now()
+	if s.Version != v.state().Version {
+		v.a.loop.mark() // this node's record says which engine it has
+	}
+	defer v.a.networks.wake()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	s.Since = v.seen.Since

@@ -180,7 +180,7 @@ func (l *loop) once(ctx context.Context, res *result) error {
 		if _, bad := failed[a.Needs]; bad && a.Needs.Dst.IsValid() {
 			continue
 		}
-		announce[p] = fabric.Announcement{Kind: a.Kind}
+		announce[p] = fabric.Announcement{Kind: a.Kind, GracefulShutdown: a.GracefulShutdown}
 	}
 	errs = append(errs, fab.Announce(ctx, announce))
 	res.Output, res.Reports, res.LinkErrs, res.Announced = out, reports, linkErrs, announce

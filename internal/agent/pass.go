@@ -33,6 +33,8 @@ func (a *Agent) input(ctx context.Context) (plan.Input, error) {
 	a.mu.Unlock()
 	snap := book.Snapshot()
 	a.tellPools(cfg, snap.Networks)
+	a.tellMesh(cfg)
+	a.tellCluster(cfg, u, snap)
 	if err := fab.Update(ctx, cfg, facts); err != nil {
 		a.log.Error("the fabric did not take in its settings", slog.Any("err", err))
 	}
@@ -40,8 +42,11 @@ func (a *Agent) input(ctx context.Context) (plan.Input, error) {
 		Node:     a.planNode(cfg, u, facts),
 		Networks: snap.Networks, Endpoints: snap.Endpoints, Heard: a.rib.Snapshot(), Facts: facts,
 	}
+	in.Fenced, in.Drain = snap.Fenced, a.drainPhase(ctx)
 	for _, b := range snap.Blocks {
-		in.Blocks = append(in.Blocks, b.CIDR)
+		if !slices.Contains(snap.Fenced, b.CIDR) {
+			in.Blocks = append(in.Blocks, b.CIDR)
+		}
 	}
 	for _, r := range cfg.Routes {
 		if r.Announce {
@@ -89,6 +94,7 @@ func (a *Agent) tellPools(cfg *config.Config, networks []cnm.Network) {
 			pools = append(pools, s.Prefix)
 		}
 	}
+	pools = append(pools, a.clusterPools()...)
 	slices.SortFunc(pools, netip.Prefix.Compare)
 	pools = slices.Compact(pools)
 	a.mu.Lock()

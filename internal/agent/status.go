@@ -52,6 +52,10 @@ func (a *Agent) Status(ctx context.Context) (api.Status, error) {
 	if book != nil {
 		a.bookStatus(ctx, &s, book.Snapshot())
 	}
+	s.Drain = a.drainView()
+	if o, ok := a.overview(); ok {
+		s.Store = o.Store()
+	}
 	s.Conditions = a.stamp(a.conditionsNow(cfg, s, res, eng))
 	return s, nil
 }
@@ -83,7 +87,7 @@ func (a *Agent) bookStatus(ctx context.Context, s *api.Status, snap cnm.Snapshot
 func (a *Agent) fabricStatus(ctx context.Context, s *api.Status, res result) {
 	st := a.fabric().Status()
 	s.Fabric = api.Fabric{
-		Name: st.Name, Converged: st.Converged, PeersConfigured: len(a.config().BGP.Peers),
+		Name: st.Name, Converged: st.Converged,
 		Learned: a.rib.Len(), Announced: len(res.Announced), Peers: []api.Peer{},
 	}
 	peers, err := a.Peers(ctx)
@@ -94,6 +98,9 @@ func (a *Agent) fabricStatus(ctx context.Context, s *api.Status, res result) {
 	for _, p := range peers {
 		if p.Established() {
 			s.Fabric.PeersEstablished++
+		}
+		if !p.Away {
+			s.Fabric.PeersConfigured++
 		}
 	}
 }
@@ -112,11 +119,15 @@ func (a *Agent) conditionsNow(cfg *config.Config, s api.Status, res result, eng 
 		f.add("starting", api.SeverityWarning, "", "not ready: %s", s.Reason)
 	}
 	f.kernel(s, res)
-	f.peers(s.Fabric.Peers)
+	if s.Store == nil || s.Store.Fenced == "" { // nobody talks to a node that was removed
+		f.peers(s.Fabric.Peers)
+	}
+	f = append(f, a.clusterConditions(s)...)
+	names := a.names()
 	for _, c := range a.rib.Conflicts() {
 		var who []string
 		for _, p := range c.Paths {
-			who = append(who, cmp.Or(a.holder(p), p.Peer))
+			who = append(who, cmp.Or(holder(names, p), p.Peer))
 		}
 		f.add("duplicate-address", api.SeverityError, "stop one of the two containers, or give one of them another address",
 			"address %s is announced by more than one node: %s", c.Prefix.Addr(), strings.Join(who, ", "))
@@ -149,7 +160,7 @@ func (f *findings) peers(peers []api.Peer) {
 		switch {
 		case p.Problem != "":
 			f.add("peer-problem", api.SeverityError, "", "peer %s: %s", p.Name, p.Problem)
-		case !p.Established():
+		case !p.Established() && !p.Away: // of a node that is not alive there is a condition of its own
 			f.add("peer-down", api.SeverityError, "check that it runs, that its AS number and password agree, and that TCP port 179 is open between the two",
 				"peer %s is %s%s", p.Name, p.State, because(p.LastError))
 		}
@@ -198,9 +209,12 @@ func (a *Agent) stamp(now []api.Condition) []api.Condition {
 	next := make(map[string]api.Condition, len(now))
 	for i := range now {
 		key := now[i].Code + "\x00" + now[i].Text
-		now[i].Since = time.Now()
-		if was, ok := a.conditions[key]; ok {
+		switch was, ok := a.conditions[key]; {
+		case !now[i].Since.IsZero(): // who found it knows
+		case ok:
 			now[i].Since = was.Since
+		default:
+			now[i].Since = time.Now()
 		}
 		next[key] = now[i]
 	}

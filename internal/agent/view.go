@@ -95,6 +95,9 @@ func (a *Agent) Networks(context.Context) ([]api.Network, error) {
 		}
 		out = append(out, v)
 	}
+	if o, ok := a.overview(); ok {
+		out = o.Networks(out)
+	}
 	return out, nil
 }
 
@@ -102,7 +105,7 @@ func (a *Agent) Networks(context.Context) ([]api.Network, error) {
 func (a *Agent) Routes(context.Context) ([]api.Route, error) {
 	res := a.loop.last()
 	failed := failedByText(res)
-	heard := a.rib.Snapshot()
+	heard, names := a.rib.Snapshot(), a.names()
 	since := map[kernel.RouteKey]time.Time{}
 	if a.kern != nil {
 		since = a.kern.routesSince()
@@ -111,7 +114,7 @@ func (a *Agent) Routes(context.Context) ([]api.Route, error) {
 	for key, r := range res.Output.State.Routes {
 		problem := failed[key.Dst.String()]
 		if h, ok := heard[key.Dst]; ok && r.Type == kernel.Unicast && learned(r) {
-			for _, v := range a.learnedRoutes(h, r, problem) {
+			for _, v := range learnedRoutes(names, h, r, problem) {
 				if v.InKernel {
 					v.Since = cmp.Or(since[key], a.started)
 				}
@@ -132,7 +135,7 @@ func (a *Agent) Routes(context.Context) ([]api.Route, error) {
 	}
 	for prefix, h := range heard {
 		if _, used := res.Output.State.Routes[kernel.RouteKey{Dst: prefix}]; !used {
-			out = append(out, a.learnedRoutes(h, kernel.Route{}, "not used: no next hop is on a link of this node")...)
+			out = append(out, learnedRoutes(names, h, kernel.Route{}, "not used: no next hop is on a link of this node")...)
 		}
 	}
 	slices.SortFunc(out, func(x, y api.Route) int {
@@ -157,12 +160,12 @@ func failedByText(res result) map[string]string {
 }
 
 // learnedRoutes lists each way of a prefix.
-func (a *Agent) learnedRoutes(h rib.Route, in kernel.Route, problem string) []api.Route {
+func learnedRoutes(names map[netip.Addr]string, h rib.Route, in kernel.Route, problem string) []api.Route {
 	var out []api.Route
 	for _, p := range h.Paths {
 		v := api.Route{
 			Prefix: h.Prefix, Kind: "learned", Via: p.NextHop, Link: p.Link, Source: p.Source.String(), Peer: p.Peer,
-			Node: a.holder(p), Problem: problem,
+			Node: holder(names, p), Problem: problem,
 		}
 		if p.Source == rib.Static {
 			v.Kind = "static"
@@ -177,12 +180,10 @@ func (a *Agent) learnedRoutes(h rib.Route, in kernel.Route, problem string) []ap
 	return out
 }
 
-// holder names who holds a heard prefix.
-func (a *Agent) holder(p rib.Path) string {
-	for _, n := range a.config().Nodes {
-		if n.Address == p.NextHop || n.Address6 == p.NextHop {
-			return n.Name
-		}
+// holder names who holds a heard prefix, of the nodes by their addresses.
+func holder(names map[netip.Addr]string, p rib.Path) string {
+	if name := cmp.Or(names[p.Node], names[p.NextHop.WithZone("")]); name != "" {
+		return name
 	}
 	switch {
 	case p.Node.IsValid():
@@ -195,12 +196,12 @@ func (a *Agent) holder(p rib.Path) string {
 
 // Peers implements api.Controller.
 func (a *Agent) Peers(context.Context) ([]api.Peer, error) {
-	st := a.fabric().Status()
+	st, names := a.fabric().Status(), a.names()
 	out := make([]api.Peer, 0, len(st.Peers))
 	for _, p := range st.Peers {
 		out = append(out, api.Peer{
 			Name: p.Name, Address: p.Address, Link: p.Link, ASN: p.ASN, RouterID: p.RouterID, State: p.State, Since: p.Since,
-			BFD: p.BFD, Received: p.Received, Refused: p.Refused, Sent: p.Sent, HoldTime: api.Seconds(p.HoldTime),
+			Node: cmp.Or(p.Node, names[p.Address.WithZone("")], names[p.RouterID]), Away: p.Away, BFD: p.BFD, Received: p.Received, Refused: p.Refused, Sent: p.Sent, HoldTime: api.Seconds(p.HoldTime),
 			LastError: p.LastError, Problem: p.Problem,
 		})
 	}

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"time"
 
 	"fairway/internal/api"
 	"fairway/internal/cnm"
@@ -39,6 +40,10 @@ func (a *Agent) IPAM(context.Context) (api.IPAM, error) {
 		}
 		out.Holdings = append(out.Holdings, v)
 	}
+	if o, ok := a.overview(); ok {
+		out.Pools = o.Pools(out.Pools)
+		out.Holdings = append(out.Holdings, o.Holdings()...)
+	}
 	slices.SortFunc(out.Holdings, func(x, y api.Holding) int { return x.Address.Compare(y.Address) })
 	return out, nil
 }
@@ -68,7 +73,7 @@ func (a *Agent) poolViews(snap cnm.Snapshot, usage []ipam.PoolUsage, name func(s
 		v := api.Pool{PoolUsage: usageOf(p, u), Network: name(p.Network), List: []api.Block{}}
 		for _, b := range u.Blocks {
 			v.List = append(v.List, api.Block{
-				CIDR: b.CIDR, Node: a.nodeName(), Origin: origin(p), Held: clamp(b.Held), Resting: clamp(b.Resting), Free: clamp(b.Free), Since: b.Since,
+				CIDR: b.CIDR, Node: a.nodeName(), Origin: origin(p), Problem: b.Fenced, Held: clamp(b.Held), Resting: clamp(b.Resting), Free: clamp(b.Free), Since: b.Since,
 			})
 		}
 		out = append(out, v)
@@ -89,6 +94,8 @@ func origin(p ipam.Pool) string {
 		return "ip-range"
 	case len(p.Own) > 0:
 		return "config"
+	case p.Shared:
+		return "store"
 	}
 	return "first"
 }
@@ -116,13 +123,43 @@ func clamp(n uint64) int { return int(min(n, math.MaxInt)) }
 
 // IPAMCheck implements api.Addresses.
 func (a *Agent) IPAMCheck(ctx context.Context, fix bool) ([]api.Leak, error) {
-	switch {
-	case a.bookNow() == nil:
+	if a.bookNow() == nil {
 		return nil, errStarting
-	case a.engine() == nil:
-		return nil, nil // no engine, so nothing of an engine's is held
 	}
-	return a.engine().check(ctx, fix)
+	var out []api.Leak
+	if a.engine() != nil { // without an engine nothing of an engine's is held
+		var err error
+		if out, err = a.engine().check(ctx, fix); err != nil {
+			return nil, err
+		}
+	}
+	shared, err := a.storeLeaks(ctx)
+	return append(out, shared...), err
+}
+
+// leakSettles is how long the store and this node may disagree while something is being claimed or given back.
+const leakSettles = time.Second
+
+// storeLeaks is what this node and the store do not agree on, now and a moment later.
+func (a *Agent) storeLeaks(ctx context.Context) ([]api.Leak, error) {
+	before, ok := a.overview()
+	if !ok {
+		return nil, nil
+	}
+	first := map[string]bool{}
+	for _, l := range before.Leaks() {
+		first[l.What] = true
+	}
+	if len(first) == 0 {
+		return nil, nil
+	}
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-time.After(leakSettles):
+	}
+	after, _ := a.overview()
+	return slices.DeleteFunc(after.Leaks(), func(l api.Leak) bool { return !first[l.What] }), nil
 }
 
 // IPAMRelease implements api.Addresses.

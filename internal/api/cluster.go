@@ -93,6 +93,7 @@ type Joined struct {
 	ID   string  `json:"id"`   // its new one
 	Back []Claim `json:"back"` // blocks and addresses that are its own again
 	Lost []Claim `json:"lost"` // those of another node now, which each names, with the containers here that still use them
+	Open []Claim `json:"open"` // in nobody's name yet; the agent goes on claiming them
 }
 
 // NetworkRequest makes a network on every node.
@@ -105,6 +106,7 @@ type NetworkRequest struct {
 
 // NetworkCluster is the part of a Network that all nodes share.
 type NetworkCluster struct {
+	Name     string        `json:"name"`              // in the cluster; a Docker network that was made by hand may have another
 	By       string        `json:"by"`                // the node on which it was made
 	Removing time.Time     `json:"removing,omitzero"` // since when it is being removed; zero: it is not
 	Nodes    []NetworkNode `json:"nodes"`             // those with Docker, by name

@@ -166,7 +166,7 @@ func TestAnswers(t *testing.T) {
 		{"release", "POST", "/v1/ipam/release", `{"address":"10.9.1.2"}`, nil, 200, `{"ok":true}`},
 		{"no nodes", "GET", "/v1/nodes", "", nil, 200, "[]"},
 		{"drain", "POST", "/v1/nodes/drain", `{"node":"host2","drain":true}`, nil, 200, `{"ok":true}`},
-		{"join", "POST", "/v1/nodes/join", "", nil, 200, `{"id":"new","back":[],"lost":[]}`},
+		{"join", "POST", "/v1/nodes/join", "", nil, 200, `{"id":"new","back":[],"lost":[],"open":[]}`},
 		{"no store", "POST", "/v1/networks/create", `{"name":"net1"}`, api.Unavailable(plain), 503, `{"error":"kernel said no"}`},
 		{"network in use", "POST", "/v1/networks/remove", `{"name":"net1"}`, api.Conflict(plain), 409, `{"error":"kernel said no"}`},
 		{"unknown key of a node", "POST", "/v1/nodes/remove", `{"node":"host2"}`, nil, 400, `{"error":"read request: json: unknown field \"node\""}`},

@@ -74,9 +74,9 @@ type Plugin struct {
 
 // Fabric is what carries routes between nodes.
 type Fabric struct {
-	Name             string `json:"name"`      // bgp, store, static, kernel, none
-	Converged        bool   `json:"converged"` // every source has reported once
-	PeersConfigured  int    `json:"peers_configured"`
+	Name             string `json:"name"`             // bgp, store, static, kernel, none
+	Converged        bool   `json:"converged"`        // every source has reported once
+	PeersConfigured  int    `json:"peers_configured"` // by hand and by the mesh, without nodes that are not alive
 	PeersEstablished int    `json:"peers_established"`
 	Learned          int    `json:"learned"`   // prefixes heard from others
 	Announced        int    `json:"announced"` // prefixes told to others
@@ -201,6 +201,7 @@ type Peer struct {
 	ASN       uint32     `json:"asn"`
 	RouterID  netip.Addr `json:"router_id,omitzero"`
 	Node      string     `json:"node,omitempty"` // the fairway node behind it, when known
+	Away      bool       `json:"away,omitempty"` // that node is not alive, so nobody is to be expected there
 	State     string     `json:"state"`          // idle, connect, active, opensent, openconfirm, established
 	Since     time.Time  `json:"since,omitzero"` // of the state
 	BFD       string     `json:"bfd,omitempty"`  // down, init, up, admin-down; "" when not used

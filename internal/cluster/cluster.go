@@ -2,9 +2,14 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"fairway/internal/store"
 )
@@ -26,6 +31,10 @@ type Config struct {
 	// Health says have changed; nil: nobody. It must not wait.
 	Changed func()
 	Now     func() time.Time // nil: time.Now
+	Ledger  Ledger           // what this node believes to hold; nil: it claims nothing
+	// Heard says whether a route is heard from another node for all of a block of the pool, but not for the whole pool, and
+	// from which; nil: nothing is heard. Such a block is not claimed.
+	Heard func(pool, block netip.Prefix) (holder string, heard bool)
 }
 
 // Cluster is this node's part in the cluster. It is safe for concurrent use.
@@ -34,14 +43,24 @@ type Cluster struct {
 	log   *slog.Logger
 	cache *cache
 
-	wakeKeeper    chan struct{} // own records may have to be written
-	wakeReconcile chan struct{} // blocks or addresses of this node, or its fence, may have changed
-	relist        chan string   // list everything again, with the reason
+	wakeKeeper    chan struct{}  // own records may have to be written
+	wakeReconcile chan struct{}  // blocks or addresses of this node, or its fence, may have changed
+	relist        chan relisting // list everything again
 
-	mu     sync.Mutex
-	self   Node // as it should be in the store; ID and Joined set once loaded
-	saved  saved
-	health Health // Fenced, NewerSchema and Unreadable are made when asked for
+	following atomic.Bool // the cache is kept by Run
+
+	keeper keeper  // of the goroutine that keeps this node's records
+	claims *claims // of what this node claims
+
+	mu         sync.Mutex
+	self       Node // as it should be in the store, without ID and Joined
+	containers int
+	session    string // of this run
+	since      time.Time
+	former     []string // sessions of earlier runs
+	aliveAt    uint64   // revision of what this run wrote last as Alive
+	saved      saved
+	health     Health // Fenced, NewerSchema and Unreadable are made when asked for
 }
 
 // New makes a Cluster that does nothing yet.
@@ -54,9 +73,52 @@ func New(cfg Config) *Cluster {
 	}
 	return &Cluster{
 		cfg: cfg, log: cfg.Log, cache: newCache(), self: cfg.Self,
-		wakeKeeper: make(chan struct{}, 1), wakeReconcile: make(chan struct{}, 1), relist: make(chan string, 1),
+		wakeKeeper: make(chan struct{}, 1), wakeReconcile: make(chan struct{}, 1), relist: make(chan relisting, 1),
+		claims: newClaims(),
 	}
 }
+
+// startPatience is how long Start waits for the store.
+const startPatience = 1500 * time.Millisecond
+
+// Start reads who this node is, and registers it. A *NameTakenError says that it cannot join under its name. A store that
+// does not answer is no error: Run goes on trying, and what runs goes on. Nor is being fenced; see Health.
+func (c *Cluster) Start(ctx context.Context) error {
+	if err := c.begin(ctx); err != nil {
+		return err
+	}
+	first, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	if _, err := c.list(first, false); err != nil {
+		c.log.Warn("cannot read the store; going on with what this node has", slog.Any("err", err))
+		return ctx.Err()
+	}
+	if err := c.keepOnce(ctx); err != nil {
+		return err
+	}
+	if _, err := c.list(ctx, false); err != nil { // with what was just written
+		c.log.Warn("cannot read the store; going on with what this node has", slog.Any("err", err))
+	}
+	return ctx.Err()
+}
+
+// Run keeps the cache and this node's records until the context ends. It leaves the records as they are; that the node is
+// alive is forgotten after some seconds. A *NameTakenError says that another agent was there first under this name or
+// with this identity, which Start could not tell.
+func (c *Cluster) Run(ctx context.Context) (err error) {
+	c.following.Store(true)
+	// How far the store was, for the next run to know whether it has gone back.
+	defer func() { err = errors.Join(err, c.saveRevision(context.WithoutCancel(ctx))) }()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.follow(ctx) })
+	g.Go(func() error { return c.probe(ctx) })
+	g.Go(func() error { return c.keep(ctx) })
+	g.Go(func() error { return c.keepLedger(ctx) })
+	return g.Wait()
+}
+
+// mine says whether an ID is this node's.
+func (c *Cluster) mine(id string) bool { return id != "" && id == c.ID() }
 
 // Name is this node's name.
 func (c *Cluster) Name() string { return c.cfg.Self.Name }
@@ -93,6 +155,8 @@ func (c *Cluster) commit(ctx context.Context, t store.Txn) (uint64, error) {
 	if err := c.heard(err); err != nil {
 		return 0, err
 	}
-	c.cache.until(rev, catchUp, ctx.Done())
+	if c.following.Load() {
+		c.cache.until(rev, catchUp, ctx.Done())
+	}
 	return rev, nil
 }

@@ -3,8 +3,6 @@ package cluster
 import (
 	"context"
 	"errors"
-	"fmt"
-	"log/slog"
 	"time"
 
 	"fairway/internal/store"
@@ -20,7 +18,8 @@ type Health struct {
 	// Restored is when the store was last found to have been lost, or an older copy put in its place, in this run of the
 	// agent; zero: never.
 	Restored    time.Time
-	Registered  bool     // this node's record is in the store and its own
+	Registered  bool     // this node's records were written by this run of the agent
+	Problem     string   // why they cannot be written; "" when they can
 	NewerSchema []string // records of a newer schema, in words
 	Unreadable  []string // records that are damaged, or of a kind unknown here, in words
 }
@@ -31,7 +30,7 @@ func (c *Cluster) Health() Health {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	h := c.health
-	h.Fenced = c.fencedWhy()
+	h.Fenced = c.saved.Fenced
 	h.NewerSchema = v.newer()
 	for _, err := range v.Unread {
 		if n := (*NewerError)(nil); !errors.As(err, &n) {
@@ -45,22 +44,14 @@ func (c *Cluster) Health() Health {
 // give anything out until it has joined again.
 var ErrFenced = errors.New("this node is fenced")
 
-// unreachableError says of which store and since when. It wraps store.ErrUnreachable.
-type unreachableError struct {
-	where string
-	since time.Time
-	cause error
-}
-
-func (e *unreachableError) Error() string {
-	s := fmt.Sprintf("the store (%s) is unreachable since %s", e.where, e.since.Format(time.RFC3339))
-	if e.cause != nil && !errors.Is(e.cause, store.ErrUnreachable) {
-		s += ": " + e.cause.Error()
+// cause is why a store does not answer, without where it is and since when.
+func cause(err error) string {
+	var e *store.UnreachableError
+	if errors.As(err, &e) && e.Cause != nil {
+		return e.Cause.Error()
 	}
-	return s
+	return err.Error()
 }
-
-func (e *unreachableError) Unwrap() []error { return []error{store.ErrUnreachable, e.cause} }
 
 // heard takes in how the store answered, and returns the error as users are to see it.
 func (c *Cluster) heard(err error) error {
@@ -70,23 +61,28 @@ func (c *Cluster) heard(err error) error {
 		return err // the caller's doing
 	}
 	c.mu.Lock()
-	changed := c.health.Reachable == down || c.health.Since.IsZero()
+	first := c.health.Since.IsZero()
+	changed := c.health.Reachable == down || first
 	if changed {
 		c.health.Reachable, c.health.Since = !down, now
 	}
 	since := c.health.Since
 	c.health.LastError = ""
 	if down {
-		c.health.LastError = err.Error()
+		c.health.LastError = cause(err)
 	}
 	c.mu.Unlock()
 	if changed {
-		c.reachabilityChanged(!down, err)
+		if !down && !first {
+			c.askRelist(relisting{why: "the store answers"})
+		}
+		c.cfg.Changed()
 	}
-	if !down {
+	var known *store.UnreachableError
+	if !down || errors.As(err, &known) {
 		return err
 	}
-	return &unreachableError{where: c.cfg.Where, since: since, cause: err}
+	return &store.UnreachableError{Where: c.cfg.Where, Since: since, Cause: err}
 }
 
 // unreachable is the error for what cannot be done now; nil while the store answers, or was not asked yet.
@@ -96,18 +92,5 @@ func (c *Cluster) unreachable() error {
 	if c.health.Reachable || c.health.Since.IsZero() {
 		return nil
 	}
-	return &unreachableError{where: c.cfg.Where, since: c.health.Since, cause: store.ErrUnreachable}
-}
-
-// fencedWhy is called with the lock held.
-func (c *Cluster) fencedWhy() string { return c.saved.Fenced }
-
-// reachabilityChanged tells who has to know, once each time.
-func (c *Cluster) reachabilityChanged(up bool, err error) {
-	if up {
-		c.log.Info("the store answers", slog.String("store", c.cfg.Where))
-	} else {
-		c.log.Warn("the store is unreachable; what runs goes on", slog.String("store", c.cfg.Where), slog.Any("err", err))
-	}
-	c.cfg.Changed()
+	return &store.UnreachableError{Where: c.cfg.Where, Since: c.health.Since, Cause: errors.New(c.health.LastError)}
 }

@@ -31,6 +31,9 @@ type View struct {
 	// Unread are the records that this version cannot read, by key, with the reason. They are there, and somebody's.
 	Unread map[string]error
 
+	// Gone is when this agent saw nodes stop being alive, some seconds after they were last heard of.
+	Gone map[string]time.Time
+
 	PoolIndex uint64    // revision of the record at PoolIndexKey; 0: none yet
 	Revision  uint64    // of the store, up to which all changes are in
 	At        time.Time // when it was last known to be so
@@ -46,23 +49,29 @@ func (v *View) Live(node string) bool {
 // LastSeen is when the node was last known to be alive; zero when nobody knows.
 func (v *View) LastSeen(node string) time.Time {
 	at := v.Seen[node].Value.At
+	if gone := v.Gone[node]; gone.After(at) {
+		at = gone
+	}
 	if a, ok := v.Alive[node]; ok && a.Value.Since.After(at) {
 		return a.Value.Since
 	}
 	return at
 }
 
-// Has says whether there is a record under the key, readable or not, for a key made by one of the Key functions.
-func (v *View) Has(key string) bool {
-	if _, ok := v.Unread[key]; ok {
-		return true
-	}
+// RevisionOf is the revision of the record under the key; 0 when there is none, or when it cannot be read.
+func (v *View) RevisionOf(key string) uint64 {
 	for _, k := range kinds() {
-		if has, ok := k.has(v, key); ok {
-			return has
+		if rev, ok := k.revision(v, key); ok {
+			return rev
 		}
 	}
-	return false
+	return 0
+}
+
+// Has says whether there is a record under the key, readable or not.
+func (v *View) Has(key string) bool {
+	_, unread := v.Unread[key]
+	return unread || v.RevisionOf(key) > 0
 }
 
 // PoolOf is the pool that has the address.

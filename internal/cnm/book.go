@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"fairway/internal/cluster"
 	"fairway/internal/ipam"
 	"fairway/internal/store"
 )
@@ -29,6 +30,13 @@ type Node struct {
 	// Taken names what of the node itself lies in the prefix: a connected subnet of a link that is not ours.
 	Taken   func(netip.Prefix) (what string, taken bool)
 	Changed func() // called after each change, once it is saved
+	// Network is the record of a cluster network, or why it is not to be had; nil: this node has no store. It is called
+	// with the book unlocked, and may take some seconds.
+	Network func(ctx context.Context, name string) (cluster.Network, error)
+	// Refuse says why this node takes no new containers; nil, or a nil error: it does.
+	Refuse func() error
+	// Announced says whether the prefix is still announced; nil: nothing ever is. What is, is not given back yet.
+	Announced func(netip.Prefix) bool
 }
 
 // Book is what Docker asked this node for. It is safe for concurrent use. Every change is saved before the method
@@ -43,6 +51,7 @@ type Book struct {
 	networks  map[string]Network
 	endpoints map[string]Endpoint
 	version   uint64 // grows with each change
+	shared    shared
 }
 
 // Keys of the records: an allocator's record has its own key.
@@ -50,13 +59,17 @@ const (
 	networkPrefix  = "network/"
 	endpointPrefix = "endpoint/"
 	ipamPrefix     = "ipam/"
+	releasePrefix  = "release/" // and the key of the record in the store
 )
 
 // Load reads the book that an earlier run saved.
 func Load(ctx context.Context, s Saver, opts ipam.Options, node Node) (*Book, error) {
 	b := &Book{
 		store: s, node: node, now: opts.Now, alloc: ipam.New(opts),
-		networks: map[string]Network{}, endpoints: map[string]Endpoint{},
+		networks: map[string]Network{}, endpoints: map[string]Endpoint{}, shared: newShared(),
+	}
+	if err := load(ctx, s, releasePrefix, func(r releasing) { r.asked = true; b.shared.releasing[r.key()] = r }); err != nil {
+		return nil, err
 	}
 	if err := load(ctx, s, networkPrefix, func(n Network) { b.networks[n.ID] = n }); err != nil {
 		return nil, err
@@ -122,6 +135,7 @@ func (b *Book) addresses(c *change, d ipam.Delta) {
 	for _, k := range d.Delete {
 		c.remove(ipamPrefix + k)
 	}
+	b.claims(c, d)
 }
 
 // put writes a value into one of the book's maps and its record.
@@ -151,6 +165,14 @@ func restore[V any](m map[string]V, key string, was V, had bool) {
 // edit runs one method's work under the lock, and saves or undoes what it did.
 func (b *Book) edit(ctx context.Context, work func(*change) error) error {
 	c := newChange()
+	err := b.save(ctx, c, work)
+	if err == nil {
+		b.giveToStore(ctx, c)
+	}
+	return err
+}
+
+func (b *Book) save(ctx context.Context, c *change, work func(*change) error) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	err := work(c)
@@ -183,6 +205,9 @@ type Snapshot struct {
 	Endpoints []Endpoint // by ID
 	Blocks    []ipam.Block
 	Pools     []ipam.Pool
+	// Fenced are blocks and addresses of this node that it must not announce: by the store, another node has them.
+	Fenced    []netip.Prefix
+	Releasing []netip.Prefix // blocks and addresses on their way back to the store
 }
 
 // Snapshot returns the book as it is now.
@@ -190,6 +215,7 @@ func (b *Book) Snapshot() Snapshot {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := Snapshot{Version: b.version, Blocks: b.alloc.Blocks(), Pools: b.alloc.Pools()}
+	s.Fenced, s.Releasing = b.fenced(), b.shared.leaving()
 	for _, n := range b.networks {
 		s.Networks = append(s.Networks, n)
 	}

@@ -13,7 +13,7 @@ import (
 // CreateEndpoint takes in an endpoint whose addresses were given out before. The same request again succeeds.
 func (b *Book) CreateEndpoint(ctx context.Context, req EndpointRequest) (Endpoint, error) {
 	var out Endpoint
-	err := b.edit(ctx, func(c *change) error {
+	err := b.claiming(ctx, func(c *change, granted []netip.Addr) error {
 		e, err := b.endpoint(req)
 		if err != nil {
 			return err
@@ -25,7 +25,12 @@ func (b *Book) CreateEndpoint(ctx context.Context, req EndpointRequest) (Endpoin
 			out = was
 			return nil
 		}
-		if err := b.hold(c, e); err != nil {
+		if b.node.Refuse != nil {
+			if err := b.node.Refuse(); err != nil {
+				return fmt.Errorf("endpoint %s: %w", short(e.ID), err)
+			}
+		}
+		if err := b.hold(c, e, granted); err != nil {
 			return err
 		}
 		put(c, b.endpoints, endpointPrefix, e.ID, e)
@@ -73,7 +78,7 @@ func (b *Book) endpoint(req EndpointRequest) (Endpoint, error) {
 }
 
 // hold ties the addresses to the endpoint.
-func (b *Book) hold(c *change, e Endpoint) error {
+func (b *Book) hold(c *change, e Endpoint, granted []netip.Addr) error {
 	for _, a := range e.Addrs {
 		d, err := b.alloc.BindEndpoint(a.Addr(), e.Network, e.ID, "")
 		if err != nil {
@@ -84,7 +89,10 @@ func (b *Book) hold(c *change, e Endpoint) error {
 	if len(e.Extra) == 0 {
 		return nil
 	}
-	d, err := b.alloc.HoldExtra(e.Network, e.ID, e.Extra, b.node.Heard)
+	if err := b.checkExtra(e); err != nil {
+		return fmt.Errorf("option %s: %w", OptEPAddresses, err)
+	}
+	d, err := b.alloc.HoldExtra(e.Network, e.ID, e.Extra, b.node.Heard, granted...)
 	if err != nil {
 		return fmt.Errorf("option %s: %w", OptEPAddresses, err)
 	}

@@ -18,12 +18,20 @@ func (b *Book) RequestPool(ctx context.Context, req PoolRequest) (id string, cid
 	err = b.edit(ctx, func(c *change) error {
 		var passed []string
 		for range maxTries {
-			p, d, err := b.alloc.RequestPool(ipam.PoolRequest{Space: req.Space, Pool: req.Pool, Range: req.Range, V6: req.V6, Options: req.Options})
+			shape, agreed, odd := b.shape(req.Pool)
+			p, d, err := b.alloc.RequestPool(ipam.PoolRequest{
+				Space: req.Space, Pool: req.Pool, Range: req.Range, V6: req.V6, Options: req.Options, Shape: shape,
+			})
 			if err != nil {
 				return err
 			}
 			b.addresses(c, d)
 			what, taken := b.taken(p.CIDR)
+			if !taken {
+				if what, taken, err = b.takenInCluster(p, req.Pool.IsValid(), agreed, odd); err != nil {
+					return err
+				}
+			}
 			if !taken {
 				id, cidr = p.ID, p.CIDR
 				return b.giveBack(c, passed)
@@ -72,12 +80,19 @@ func (b *Book) ReleasePool(ctx context.Context, id string) error {
 // interface: 32 or 128, since no subnet is on a routed link. A gateway's has the pool's, as users expect to see it.
 func (b *Book) RequestAddress(ctx context.Context, req AddressRequest) (netip.Prefix, error) {
 	var out netip.Prefix
-	err := b.edit(ctx, func(c *change) error {
-		h, d, err := b.alloc.RequestAddress(ipam.AddressRequest{Pool: req.Pool, Addr: req.Addr, Gateway: req.Gateway, Options: req.Options}, b.node.Heard)
+	low := false
+	err := b.claiming(ctx, func(c *change, granted []netip.Addr) error {
+		if err := b.refused(req); err != nil {
+			return err
+		}
+		h, d, err := b.alloc.RequestAddress(ipam.AddressRequest{
+			Pool: req.Pool, Addr: req.Addr, Gateway: req.Gateway, Options: req.Options, Granted: slices.Contains(granted, req.Addr.Unmap()),
+		}, b.node.Heard)
 		if err != nil {
 			return err
 		}
 		b.addresses(c, d)
+		low = !h.Explicit && h.Kind == ipam.KindEndpoint && b.alloc.Low(h.Pool)
 		bits := h.Addr.BitLen()
 		for _, p := range b.alloc.Pools() {
 			if p.ID == h.Pool && h.Kind != ipam.KindEndpoint {
@@ -87,6 +102,9 @@ func (b *Book) RequestAddress(ctx context.Context, req AddressRequest) (netip.Pr
 		out = netip.PrefixFrom(h.Addr, bits)
 		return nil
 	})
+	if err == nil && low {
+		b.claimAhead(ctx, req.Pool)
+	}
 	return out, err
 }
 

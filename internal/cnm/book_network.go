@@ -17,6 +17,9 @@ func (b *Book) CreateNetwork(ctx context.Context, req NetworkRequest) error {
 	if err != nil {
 		return err
 	}
+	if err := b.agrees(ctx, n); err != nil {
+		return err
+	}
 	return b.edit(ctx, func(c *change) error {
 		if was, ok := b.networks[n.ID]; ok {
 			if was.Mode != n.Mode || was.Internal != n.Internal || !maps.Equal(was.Options, n.Options) || !sameSubnets(was, n) {
@@ -52,7 +55,7 @@ func (b *Book) bind(c *change, n Network, static []netip.Prefix, space string) e
 		return err
 	}
 	b.addresses(c, d)
-	return nil
+	return b.checkAgreed(n, cidrs)
 }
 
 // network checks what can be checked of a request by itself.

@@ -139,8 +139,6 @@ func notHere(key string) string {
 		return "ingress filters are"
 	case strings.ToLower(OptNoMasq):
 		return "masquerading is"
-	case OptNetwork:
-		return "cluster networks are"
 	}
 	return ""
 }
@@ -180,12 +178,16 @@ func (s *settings) set(key, val string, v6 bool) error {
 		}
 	case OptStatic:
 		return s.setStatic(val)
+	case OptNetwork: // compared with the cluster's record by CreateNetwork
+		if val == "" {
+			return fmt.Errorf("option %s: want the name of a network of the cluster", key)
+		}
 	default:
 		// Docker's own generic keys for bridges and the like are refused as well: they would promise what is not done.
 		if what := notHere(key); what != "" {
 			return fmt.Errorf("option %s=%s: %s not available in this version", key, val, what)
 		}
-		return fmt.Errorf("unknown option %s=%s: allowed are %s, %s (or %s), %s and %s", key, val, OptMode, OptMTU, OptDockerMTU, OptEgress, OptStatic)
+		return fmt.Errorf("unknown option %s=%s: allowed are %s, %s (or %s), %s, %s and %s", key, val, OptMode, OptMTU, OptDockerMTU, OptEgress, OptStatic, OptNetwork)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ func (l *loader) check() {
 	l.checkMissingFeatures()
 	l.checkNode()
 	l.checkDocker()
+	l.checkStore()
 	l.checkPools()
 	l.checkPeers()
 	l.checkNodes()
@@ -19,9 +20,6 @@ func (l *loader) check() {
 
 // checkMissingFeatures refuses what only a later version can do, rather than ignore it.
 func (l *loader) checkMissingFeatures() {
-	if l.config.Fabric == FabricStore {
-		l.fail("fabric", quote(kindText, "store"), "is not available in this version; want bgp, static, kernel or none")
-	}
 	for i, p := range l.config.Pools {
 		if key := fmt.Sprintf("pools[%d].egress", i); p.Egress == EgressMasquerade && l.ok(key) {
 			l.fail(key, quote(kindText, string(p.Egress)), "is not available in this version; want route")
@@ -35,15 +33,11 @@ func (l *loader) checkMissingFeatures() {
 	}
 	for _, lf := range leaves("", l.root) {
 		section, _, _ := strings.Cut(lf.key, ".")
-		if section != "store" && section != "dockerBridge" || !l.ok(lf.key) {
+		if section != "dockerBridge" || !l.ok(lf.key) {
 			continue
 		}
 		if got := lf.get(); got != defaults[lf.key] {
-			value, def := quote(lf.kind, got), quote(lf.kind, defaults[lf.key])
-			if lf.kind == kindTexts {
-				value, def = got, defaults[lf.key]
-			}
-			l.fail(lf.key, value, "is not available in this version; leave the key out or at %s", def)
+			l.fail(lf.key, quote(lf.kind, got), "is not available in this version; leave the key out or at %s", quote(lf.kind, defaults[lf.key]))
 		}
 	}
 }

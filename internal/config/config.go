@@ -63,21 +63,21 @@ const (
 	LogJSON LogFormat = "json"
 )
 
-// Store is where the nodes agree. This version has no store of a cluster: what is here always has its defaults.
+// Store is where the nodes agree; without one they do not.
 type Store struct {
 	Etcd Etcd
 }
 
 // Etcd names an etcd cluster.
 type Etcd struct {
-	Endpoints    []string // empty: no store
+	Endpoints    []string // host:port, or http:// and https:// URLs, https:// at all of them or none; empty: no store
 	TLS          TLS
-	User         string
-	PasswordFile string
+	User         string // "" for none; with PasswordFile
+	PasswordFile string // absolute; its first line is the password, and may change while the agent runs
 	Prefix       string // of every key, with a leading slash
 }
 
-// TLS names PEM files.
+// TLS names PEM files; "" for none. Without a CA the system's authorities count; Cert and Key are ours, both or none.
 type TLS struct {
 	CA, Cert, Key string
 }
@@ -108,7 +108,7 @@ type IPAM struct {
 // Fabric is what carries routes between nodes.
 type Fabric string
 
-// The fabrics. A loaded Config never has FabricStore, which is not in this version.
+// The fabrics. FabricStore needs a Store.
 const (
 	FabricBGP    Fabric = "bgp"
 	FabricStore  Fabric = "store"

@@ -164,11 +164,3 @@ func parseDriver(s string) (string, error) {
 	}
 	return s, nil
 }
-
-// anyText takes what only a missing feature would read; its check comes with the feature.
-func anyText(s string) (string, error) {
-	if hasControl(s) {
-		return "", errors.New("want a text without control characters")
-	}
-	return s, nil
-}

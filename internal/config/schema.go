@@ -49,15 +49,15 @@ func schema(c *Config) []field {
 
 func etcdFields(e *Etcd) []field {
 	return []field{
-		listField("endpoints", "the URL of a server", &e.Endpoints, anyText, asIs),
+		listField("endpoints", wantEndpoint, &e.Endpoints, parseEndpoint, func(s string) string { return s }),
 		objectField("tls",
 			textField("ca", wantPath, &e.TLS.CA, optional(parsePath)),
 			textField("cert", wantPath, &e.TLS.Cert, optional(parsePath)),
 			textField("key", wantPath, &e.TLS.Key, optional(parsePath)),
 		),
-		textField("user", "a user name", &e.User, anyText),
+		textField("user", "a user name", &e.User, parseUser),
 		textField("passwordFile", wantPath, &e.PasswordFile, optional(parsePath)),
-		textField("prefix", "a prefix of keys", &e.Prefix, anyText),
+		textField("prefix", wantPrefixOf, &e.Prefix, parseKeyPrefix),
 	}
 }
 

@@ -27,14 +27,22 @@ func (a *Allocator) Adopt(pool string, cidr netip.Prefix) (Delta, error) {
 	return a.commit(), nil
 }
 
-// Fence stops giving out addresses of a block; what is held stays held. Why must not be "". A block
-// that the node does not have, or that was given to it, is no error.
-func (a *Allocator) Fence(pool string, cidr netip.Prefix, why string) Delta {
-	was, ok := a.current(Record{Block: &Block{Pool: pool, CIDR: cidr}})
-	if ok && was.Block.CIDR == cidr && was.Block.Fenced != why {
+// Fence stops giving out addresses of a claimed block, or marks a claimed address; what is held stays
+// held. Why "" lifts it. Doubt tells that it is announced all the same. What the node has not claimed
+// is no error.
+func (a *Allocator) Fence(pool string, cidr netip.Prefix, why string, doubt bool) Delta {
+	if was, ok := a.current(Record{Block: &Block{Pool: pool, CIDR: cidr}}); ok && was.Block.CIDR == cidr {
 		rec := *was.Block
-		rec.Fenced = why
-		a.put(Record{Block: &rec})
+		if rec.Fenced, rec.Doubt = why, doubt; rec != *was.Block {
+			a.put(Record{Block: &rec})
+		}
+		return a.commit()
+	}
+	if was, ok := a.current(Record{Holding: &Holding{Pool: pool, Addr: cidr.Addr()}}); ok && was.Holding.Claimed && cidr.IsSingleIP() {
+		rec := *was.Holding
+		if rec.Fenced, rec.Doubt = why, doubt; rec != *was.Holding {
+			a.put(Record{Holding: &rec})
+		}
 	}
 	return a.commit()
 }

@@ -89,7 +89,7 @@ func TestFencedBlockGivesNothing(t *testing.T) {
 	stays, goes := run(t, a, p, "e1"), run(t, a, p, "e2")
 	release(t, a, p.ID, goes)
 	c.advance(time.Hour)
-	if a.Fence(p.ID, first, "node2 has it").Empty() || !a.Fence(p.ID, first, "node2 has it").Empty() {
+	if a.Fence(p.ID, first, "node2 has it", false).Empty() || !a.Fence(p.ID, first, "node2 has it", false).Empty() {
 		t.Error("the first fence changes something, the second does not")
 	}
 	_, err = ask(a, p.ID, goes.String())
@@ -124,7 +124,7 @@ func TestUnfencedBlockRemembersWhatRested(t *testing.T) {
 	_, err := a.Adopt(p.ID, pfx("10.9.0.2/31"))
 	must(t, err)
 	x, y := run(t, a, p, "e1"), run(t, a, p, "e2")
-	a.Fence(p.ID, pfx("10.9.0.2/31"), "node2 has it")
+	a.Fence(p.ID, pfx("10.9.0.2/31"), "node2 has it", false)
 	release(t, a, p.ID, x)
 	release(t, a, p.ID, y)
 	_, err = a.Adopt(p.ID, pfx("10.9.0.2/31"))

@@ -37,6 +37,7 @@ type Block struct {
 	// Fenced says why nothing new is given out from the block and it is not announced: the store says
 	// that another node has it. "": it is this node's.
 	Fenced string `json:"fenced,omitempty"`
+	Doubt  bool   `json:"doubt,omitempty"` // fenced, but announced: the store may be wrong about it
 }
 
 // Holding is an address and what it is, or was last, held for.
@@ -50,6 +51,8 @@ type Holding struct {
 	// so must be announced as a host route. It does not change while the address is held.
 	Outside  bool      `json:"outside,omitempty"`
 	Claimed  bool      `json:"claimed,omitempty"` // the store gave the address, and wants it back
+	Fenced   string    `json:"fenced,omitempty"`  // of a claimed one: as with a Block
+	Doubt    bool      `json:"doubt,omitempty"`   // as with a Block
 	Network  string    `json:"network,omitempty"`
 	Endpoint string    `json:"endpoint,omitempty"` // "": not bound yet
 	Sandbox  string    `json:"sandbox,omitempty"`

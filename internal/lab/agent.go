@@ -89,7 +89,11 @@ func (h *Host) ConfigPath() string { return h.lab.path(h.Name, etcDir, "fairway.
 
 // writeConfig writes the agent's config.
 func (h *Host) writeConfig() error {
-	config := agentConfig(h.HostInfo, h.lab.infos())
+	in := surroundings{hosts: h.lab.infos(), topology: h.lab.opts.Topology, fabric: h.lab.opts.Fabric}
+	if h.lab.store != nil {
+		in.store = h.lab.store.Endpoint(h.HostInfo)
+	}
+	config := agentConfig(h.HostInfo, in)
 	if h.lab.opts.AgentConfig != nil {
 		config = h.lab.opts.AgentConfig(h.HostInfo, config)
 	}
@@ -111,20 +115,44 @@ func (h *Host) meet(ctx context.Context) error {
 	return h.SignalAgent(ctx, syscall.SIGHUP)
 }
 
-// agentConfig is the standard config of a node: its block of each pool, and BGP with every node on its segments.
-// Between segments, only the router speaks with both.
-func agentConfig(h HostInfo, all []HostInfo) string {
+// surroundings are what a node's config says of the lab around it.
+type surroundings struct {
+	hosts    []HostInfo
+	topology Topology
+	store    string // endpoint; "": none
+	fabric   string
+}
+
+// agentConfig is the standard config of a node. Without a store it has its own block of each pool, and BGP with every
+// node on its segments; between segments, only the router speaks with both. With a store the blocks come from there,
+// and so do the peers, as long as all are on one segment.
+func agentConfig(h HostInfo, in surroundings) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "node:\n  name: %s\n  address: %s\n  address6: %s\n", h.Name, h.Address(), h.Address6())
 	if h.Router() {
 		b.WriteString("docker:\n  enabled: false\n")
+	}
+	if in.store != "" {
+		fmt.Fprintf(&b, "store:\n  etcd:\n    endpoints: [\"%s\"]\n", in.store)
+	}
+	if h.Router() || in.store != "" {
 		fmt.Fprintf(&b, "pools:\n  - cidr: %s\n  - cidr: %s\n", Pool4, Pool6)
 	} else {
 		fmt.Fprintf(&b, "pools:\n  - cidr: %s\n    block: %s\n  - cidr: %s\n    block: %s\n", Pool4, h.Block4, Pool6, h.Block6)
 	}
+	if in.fabric == "store" {
+		b.WriteString("fabric: store\n")
+		return b.String()
+	}
 	fmt.Fprintf(&b, "bgp:\n  asn: %d\n  holdTime: %s\n", h.ASN, holdTime)
+	if in.store != "" && in.topology == Flat {
+		return b.String()
+	}
+	if in.store != "" {
+		b.WriteString("  mesh: false\n") // not every node is on a segment of every other one
+	}
 	var peers []string
-	for _, other := range all {
+	for _, other := range in.hosts {
 		if other.Name == h.Name {
 			continue
 		}

@@ -45,15 +45,16 @@ type crossing struct {
 func (l *Lab) Demo(ctx context.Context, w io.Writer, command string) error {
 	say := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) }
 	hosts := l.Hosts()
-	say("Making the network %q on %d hosts and a container on each:\n", demoNetwork, len(hosts))
-	say("  docker network create -d fairway --ipam-driver fairway \\\n    --ipv6 --subnet %s --subnet %s %s", Pool4, Pool6, demoNetwork)
+	if err := l.demoNetwork(ctx, say); err != nil {
+		return fmt.Errorf("run demo: %w", err)
+	}
 	say("  docker run -d --network %s --name demoN %s\n", demoNetwork, strings.TrimSuffix(rootfs.ImageName, ":latest"))
 
 	containers := make([]demoContainer, len(hosts))
 	jobs := newJobs(ctx)
 	for i, h := range hosts {
 		jobs.add(func(ctx context.Context) error {
-			c, err := h.demoContainer(ctx)
+			c, err := h.runDemo(ctx, fmt.Sprintf("demo%d", h.Number))
 			containers[i] = c
 			return err
 		})
@@ -84,21 +85,44 @@ func (l *Lab) Demo(ctx context.Context, w io.Writer, command string) error {
 	if err := verdict(list, containers); err != nil {
 		return err
 	}
-	say("\nEvery container is seen with its own address: no NAT, no overlay.\n")
-	say("%s", strings.TrimSuffix(whatNext(command, containers), "\n"))
+	say("\nEvery container is seen with its own address: no NAT, no overlay.")
+	if l.store != nil {
+		if err := l.withoutStore(ctx, containers, say); err != nil {
+			return fmt.Errorf("run demo without the store: %w", err)
+		}
+	}
+	say("")
+	say("%s", strings.TrimSuffix(whatNext(command, containers, l.store != nil), "\n"))
 	return nil
 }
 
-// demoContainer makes the network, unless the host has it, and the container.
-func (h *Host) demoContainer(ctx context.Context) (demoContainer, error) {
-	c := demoContainer{name: fmt.Sprintf("demo%d", h.Number), host: h}
-	if _, err := h.output(ctx, "docker", "network", "inspect", demoNetwork); err != nil {
-		_, err := h.output(ctx, "docker", "network", "create", "-d", "fairway", "--ipam-driver", "fairway",
-			"--ipv6", "--subnet", Pool4, "--subnet", Pool6, demoNetwork)
-		if err != nil {
-			return c, err
-		}
+// demoNetwork makes the demo's network: with a store once, without one on each host.
+func (l *Lab) demoNetwork(ctx context.Context, say func(string, ...any)) error {
+	hosts := l.Hosts()
+	if l.store != nil {
+		say("Making the network %q once, for all %d hosts, and a container on each:\n", demoNetwork, len(hosts))
+		say("  fairway network create %s --subnet %s --subnet %s", demoNetwork, Pool4, Pool6)
+		return l.recordNetwork(ctx)
 	}
+	say("Making the network %q on %d hosts and a container on each:\n", demoNetwork, len(hosts))
+	say("  docker network create -d fairway --ipam-driver fairway \\\n    --ipv6 --subnet %s --subnet %s %s", Pool4, Pool6, demoNetwork)
+	jobs := newJobs(ctx)
+	for _, h := range hosts {
+		jobs.add(func(ctx context.Context) error {
+			if _, err := h.output(ctx, "docker", "network", "inspect", demoNetwork); err == nil {
+				return nil
+			}
+			_, err := h.output(ctx, "docker", "network", "create", "-d", "fairway", "--ipam-driver", "fairway",
+				"--ipv6", "--subnet", Pool4, "--subnet", Pool6, demoNetwork)
+			return err
+		})
+	}
+	return jobs.wait()
+}
+
+// runDemo runs a container on the demo's network, in the place of one of that name.
+func (h *Host) runDemo(ctx context.Context, name string) (demoContainer, error) {
+	c := demoContainer{name: name, host: h}
 	if _, err := h.output(ctx, "docker", "container", "inspect", c.name); err == nil {
 		if _, err := h.output(ctx, "docker", "rm", "-f", c.name); err != nil {
 			return c, err

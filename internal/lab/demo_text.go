@@ -39,7 +39,7 @@ func milliseconds(d time.Duration) string {
 }
 
 // whatNext are things to try, with the demo's own names in them. command is how the caller was called.
-func whatNext(command string, containers []demoContainer) string {
+func whatNext(command string, containers []demoContainer, store bool) string {
 	if len(containers) < 2 {
 		return fmt.Sprintf("To take the lab down: %s lab down\n", command)
 	}
@@ -63,5 +63,16 @@ Let a ping run in another terminal, then kill and start, unplug and plug in:
   %[1]s lab link %[6]s down
   %[1]s lab link %[6]s up
 `, command, a.host.Name, a.name, far.addr4, b.addr4, b.host.Name)
+	if store {
+		fmt.Fprintf(&t, `
+A host that joins has the network, too; one that loses the store goes on:
+
+  %[1]s lab add
+  %[1]s lab exec %[2]s fairway node ls
+  %[1]s lab exec %[2]s fairway network ls
+  %[1]s lab store cut %[3]s
+  %[1]s lab store heal %[3]s
+`, command, a.host.Name, b.host.Name)
+	}
 	return t.String()
 }

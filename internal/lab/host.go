@@ -93,6 +93,9 @@ func (l *Lab) hostsFile() string {
 	for _, h := range l.infos() {
 		fmt.Fprintf(&b, "%s %s\n%s %s\n", h.Address(), h.Name, h.Address6(), h.Name)
 	}
+	if l.store != nil {
+		fmt.Fprintf(&b, "%s %s\n", l.store.nics[0].Address4.Addr(), storeName)
+	}
 	return b.String()
 }
 

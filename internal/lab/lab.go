@@ -26,6 +26,7 @@ type Lab struct {
 	hosts  []*Host
 	router *Host
 	wires  *machine.Machine // the switch
+	store  *Store           // nil: none
 }
 
 // Open finds the lab in dir; "" means DefaultDir. No lab is ErrNoLab; one that is being made, or was not finished,
@@ -46,7 +47,7 @@ func Open(dir string) (*Lab, error) {
 	}
 	opts, err := Options{
 		Dir: dir, Topology: s.Topology, Binary: s.Binary, NoAgent: !s.Agents,
-		DaemonJSON: s.Daemon, IPForward: s.IPForward, Hosts: s.Planned,
+		DaemonJSON: s.Daemon, IPForward: s.IPForward, Hosts: s.Planned, Store: s.Store, Fabric: s.Fabric,
 	}.checked()
 	if err != nil {
 		return nil, err
@@ -54,6 +55,13 @@ func Open(dir string) (*Lab, error) {
 	l := &Lab{dir: dir, opts: opts, state: s}
 	if l.wires, err = machine.Open(l.path(switchName)); err != nil {
 		return nil, fmt.Errorf("open lab in %s: %w", dir, err)
+	}
+	if s.Store != "" {
+		m, err := machine.Open(l.path(storeName))
+		if err != nil {
+			return nil, fmt.Errorf("open lab in %s: %w", dir, err)
+		}
+		l.store = l.newStore(m)
 	}
 	for _, info := range s.Hosts {
 		m, err := machine.Open(l.path(info.Name))
@@ -125,11 +133,15 @@ func (l *Lab) SwitchCommand(ctx context.Context, args ...string) *exec.Cmd {
 	return l.wires.Command(ctx, machine.NetworkOnly, args...)
 }
 
-// ExecArgs are the words of a command in a host, or in the network of the "switch", for a caller that executes it
-// in place of itself.
+// ExecArgs are the words of a command in a host, or in the network of the "switch" or the "store", for a caller that
+// executes it in place of itself.
 func (l *Lab) ExecArgs(host string, args []string) ([]string, error) {
 	m, view := l.wires, machine.NetworkOnly
-	if host != switchName {
+	switch {
+	case host == switchName:
+	case host == storeName && l.store != nil:
+		m = l.store.Machine
+	default:
 		h, err := l.Host(host)
 		if err != nil {
 			return nil, err

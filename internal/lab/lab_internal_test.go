@@ -95,7 +95,7 @@ bgp:
     - address: 10.77.2.1
       asn: 64600
 `
-	if diff := cmp.Diff(want, agentConfig(hosts[2], hosts)); diff != "" {
+	if diff := cmp.Diff(want, agentConfig(hosts[2], surroundings{hosts: hosts, topology: TwoSegments, fabric: "bgp"})); diff != "" {
 		t.Error(diff)
 	}
 	flat := []HostInfo{newHost(Flat, 1, 2), newHost(Flat, 2, 2)}
@@ -109,7 +109,7 @@ bgp:
 		{flat[0], flat, "10.77.0.12 64512"},
 		{flat[0], flat[:1], ""},
 	} {
-		parsed, err := config.Parse(c.host.Name, []byte(agentConfig(c.host, c.all)), nil, nil)
+		parsed, err := config.Parse(c.host.Name, []byte(agentConfig(c.host, surroundings{hosts: c.all, fabric: "bgp"})), nil, nil)
 		if err != nil {
 			t.Errorf("%s: %v", c.host.Name, err)
 			continue
@@ -123,6 +123,40 @@ bgp:
 		}
 		if parsed.Docker.Enabled == c.host.Router() {
 			t.Errorf("%s: docker.enabled is %v", c.host.Name, parsed.Docker.Enabled)
+		}
+	}
+}
+
+// With a store the blocks come from there, and the peers where all are on one segment.
+func TestAgentConfigWithStore(t *testing.T) {
+	flat := []HostInfo{newHost(Flat, 1, 2), newHost(Flat, 2, 2)}
+	two := []HostInfo{newHost(TwoSegments, 1, 2), newHost(TwoSegments, 2, 2), newRouter()}
+	for _, c := range []struct {
+		name  string
+		host  HostInfo
+		in    surroundings
+		peers int
+		mesh  bool
+		want  config.Fabric
+	}{
+		{"bgp", flat[0], surroundings{hosts: flat, topology: Flat, fabric: "bgp"}, 0, true, config.FabricBGP},
+		{"store", flat[0], surroundings{hosts: flat, topology: Flat, fabric: "store"}, 0, true, config.FabricStore},
+		{"two segments", two[1], surroundings{hosts: two, topology: TwoSegments, fabric: "bgp"}, 1, false, config.FabricBGP},
+		{"router", two[2], surroundings{hosts: two, topology: TwoSegments, fabric: "bgp"}, 2, false, config.FabricBGP},
+	} {
+		l := &Lab{dir: "/lab", opts: Options{Topology: c.in.topology}}
+		c.in.store = l.newStore(nil).Endpoint(c.host)
+		parsed, err := config.Parse(c.name, []byte(agentConfig(c.host, c.in)), nil, nil)
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		want := fmt.Sprintf("[10.77.%d.250:2379]", c.host.NICs[0].Segment)
+		if got := fmt.Sprint(parsed.Store.Etcd.Endpoints); got != want {
+			t.Errorf("%s: endpoints %s, want %s", c.name, got, want)
+		}
+		if len(parsed.BGP.Peers) != c.peers || parsed.BGP.Mesh != c.mesh || parsed.Fabric != c.want || parsed.Pools[0].Block.IsValid() {
+			t.Errorf("%s: %+v", c.name, parsed)
 		}
 	}
 }
@@ -239,7 +273,7 @@ func TestDemoText(t *testing.T) {
 	if diff := cmp.Diff(want, table.head()+"\n"+table.row(x)); diff != "" {
 		t.Error(diff)
 	}
-	for line := range strings.Lines(table.row(x) + "\n" + whatNext("sudo bin/fairway", []demoContainer{a, b})) {
+	for line := range strings.Lines(table.row(x) + "\n" + whatNext("sudo bin/fairway", []demoContainer{a, b}, true)) {
 		if len(line) > width {
 			t.Errorf("%d columns: %s", len(line), line)
 		}

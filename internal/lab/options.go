@@ -39,6 +39,10 @@ type Options struct {
 	Hosts int
 	// Topology joins them. Default: Flat.
 	Topology Topology
+	// Store is what the hosts agree in: StoreEtcd, or "" for none.
+	Store string
+	// Fabric is what carries routes between the hosts: "bgp", or "store" with a store and the flat topology. Default: bgp.
+	Fabric string
 	// Rootfs are suites (a name) or trees (a path), given to the hosts in turn. Default: the machine's own files
 	// when it has a Docker engine, else its own suite.
 	Rootfs []string
@@ -105,6 +109,9 @@ func (o Options) checked() (Options, error) {
 		}
 		o.Binary = self
 	}
+	if o.Fabric == "" {
+		o.Fabric = "bgp"
+	}
 	if o.Agent == "" {
 		o.Agent = o.Binary
 	}
@@ -122,6 +129,7 @@ func (o Options) check() error {
 	if o.Topology != Flat && o.Topology != TwoSegments {
 		errs = append(errs, fmt.Errorf("topology: %q is neither %q nor %q", o.Topology, Flat, TwoSegments))
 	}
+	errs = append(errs, o.checkStore())
 	for _, path := range []string{o.Dir, o.Cache, o.Binary, o.Agent} {
 		if !filepath.IsAbs(path) {
 			errs = append(errs, fmt.Errorf("%q is not an absolute path", path))
@@ -139,8 +147,22 @@ func (o Options) check() error {
 	if os.Geteuid() != 0 {
 		errs = append(errs, errors.New("a lab needs root: run it with sudo"))
 	}
-	if len(errs) > 0 {
-		return fmt.Errorf("lab: %w", errors.Join(errs...))
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	return nil
+}
+
+func (o Options) checkStore() error {
+	switch {
+	case o.Store != "" && o.Store != StoreEtcd:
+		return fmt.Errorf("store: %q is not %q; leave it out for none", o.Store, StoreEtcd)
+	case o.Fabric != "bgp" && o.Fabric != "store":
+		return fmt.Errorf("fabric: %q is neither %q nor %q", o.Fabric, "bgp", "store")
+	case o.Fabric == "store" && o.Store == "":
+		return errors.New("fabric: store needs a store; give --store etcd")
+	case o.Fabric == "store" && o.Topology == TwoSegments:
+		return fmt.Errorf("fabric: store is for nodes on one segment; use bgp with %s", TwoSegments)
 	}
 	return nil
 }

@@ -37,6 +37,8 @@ type state struct {
 	Agents bool       `json:"agents"`
 	Hosts  []HostInfo `json:"hosts"`
 
+	Store     string         `json:"store,omitempty"`
+	Fabric    string         `json:"fabric,omitempty"`
 	Planned   int            `json:"planned"` // hosts that it was made with
 	Daemon    map[string]any `json:"daemon,omitempty"`
 	IPForward bool           `json:"ipForward,omitempty"`

@@ -17,6 +17,9 @@ type Status struct {
 	Image    string       `json:"image"`
 	OK       bool         `json:"ok"` // whether everything runs that should
 	Hosts    []HostStatus `json:"hosts"`
+	Store    *StoreStatus `json:"store,omitempty"` // nil: the lab has none
+	// Trouble says what is wrong with the store, if anything is.
+	Trouble []string `json:"trouble,omitempty"`
 }
 
 // HostStatus is one host as it is now.
@@ -63,6 +66,17 @@ func (l *Lab) Status(ctx context.Context) Status {
 	}
 	if err := jobs.wait(); err != nil {
 		linkErr = err
+	}
+	if l.store != nil {
+		store, err := l.store.Status(ctx)
+		s.Store = &store
+		switch {
+		case err != nil:
+			s.Trouble = append(s.Trouble, err.Error())
+		case store.State != StoreRunning:
+			s.Trouble = append(s.Trouble, "etcd is "+store.State+"; see "+store.Log)
+		}
+		s.OK = len(s.Trouble) == 0
 	}
 	for i := range s.Hosts {
 		if linkErr != nil {

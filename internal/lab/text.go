@@ -120,6 +120,12 @@ func (s Status) Write(w io.Writer) error {
 	if err := t.Flush(); err != nil {
 		return fmt.Errorf("write status: %w", err)
 	}
+	if s.Store != nil {
+		fmt.Fprintf(&b, "\n%s", s.Store.Text()+"\n")
+	}
+	for _, trouble := range s.Trouble {
+		fmt.Fprintf(&b, "\n%s: %s", storeName, trouble)
+	}
 	for _, h := range s.Hosts {
 		for _, trouble := range h.Trouble {
 			fmt.Fprintf(&b, "\n%s: %s", h.Name, trouble)
@@ -130,6 +136,15 @@ func (s Status) Write(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// Text is one line about the store.
+func (s StoreStatus) Text() string {
+	text := fmt.Sprintf("%s: %s at %s, %s", storeName, s.Kind, strings.Join(s.Endpoints, ", "), s.State)
+	if len(s.Cut) != 0 {
+		text += ", cut off from " + strings.Join(s.Cut, ", ")
+	}
+	return text
 }
 
 func orDash(s string) string {

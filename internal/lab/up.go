@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"fairway/internal/lab/etcd"
 	"fairway/internal/lab/machine"
 	"fairway/internal/lab/rootfs"
 )
@@ -38,6 +39,7 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 	l := &Lab{dir: o.Dir, opts: o, state: state{
 		Boot: boot, Owner: owner, Created: time.Now(), Topology: o.Topology, Group: groupName(o.Dir),
 		Binary: o.Binary, Agents: !o.NoAgent, Planned: o.Hosts, Daemon: o.DaemonJSON, IPForward: o.IPForward,
+		Store: o.Store, Fabric: o.Fabric,
 	}}
 	if err := claim(o.Dir, l.state); err != nil {
 		if errors.Is(err, ErrExists) {
@@ -81,6 +83,11 @@ func preflight(ctx context.Context, o Options) error {
 			return fmt.Errorf("make lab: %w; install it with: apt-get install %s", err, pkg)
 		}
 	}
+	if o.Store != "" {
+		if err := etcd.Installed(); err != nil {
+			return fmt.Errorf("make lab: %w", err)
+		}
+	}
 	if o.NoAgent {
 		return nil
 	}
@@ -119,6 +126,11 @@ func (l *Lab) raise(ctx context.Context) error {
 	}
 	if err := l.startSwitch(ctx); err != nil {
 		return err
+	}
+	if l.opts.Store != "" {
+		if err := l.raiseStore(ctx); err != nil {
+			return fmt.Errorf("%s: %w", storeName, err)
+		}
 	}
 	jobs := newJobs(ctx)
 	for _, info := range infos {

@@ -19,7 +19,7 @@ const (
 // fencedBlock keeps strays of a block from looping, as block does. But where its holder is heard, packets to containers
 // that are not here go there: the holder has given out addresses of it, too.
 func (p *planner) fencedBlock(b netip.Prefix) {
-	if _, heard := p.in.Heard[b]; !heard {
+	if _, heard := p.in.Heard[b]; !heard && !b.IsSingleIP() {
 		p.out.State.Routes[kernel.RouteKey{Dst: b}] = kernel.Route{Type: kernel.Blackhole}
 	}
 }

@@ -29,8 +29,8 @@ type Input struct {
 	Networks  []cnm.Network
 	Endpoints []cnm.Endpoint
 	Blocks    []netip.Prefix // this node's own, of networks that exist
-	// Fenced are blocks whose record in the cluster is another node's. Containers in them keep their local routes, and
-	// nobody is told.
+	// Fenced are blocks and addresses whose record in the cluster is another node's; no block is in Blocks as well.
+	// Containers there keep their local routes, and nobody is told.
 	Fenced []netip.Prefix
 	Drain  Drain
 	Heard  map[netip.Prefix]rib.Route

@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -64,6 +65,8 @@ func (f *Fabric) onPeer(p *apiutil.Peer) {
 	was, up, hold := s.state, f.now().Sub(s.since), s.hold
 	f.setState(s, p.State.SessionState)
 	switch {
+	case s.state == bgp.BGP_FSM_OPENCONFIRM:
+		s.tells = f.tells
 	case s.state == bgp.BGP_FSM_ESTABLISHED && was != s.state:
 		f.onUp(s, p)
 	case was == bgp.BGP_FSM_ESTABLISHED && was != s.state:
@@ -80,6 +83,10 @@ func (f *Fabric) onPeer(p *apiutil.Peer) {
 // onUp takes up a session that came up.
 func (f *Fabric) onUp(s *session, p *apiutil.Peer) {
 	s.asn, s.routerID = p.State.PeerASN, p.State.RouterID
+	s.resend = f.now().Add(settled)
+	if s.peer.GetGracefulRestart().GetLocalRestarting() { // told nothing before the deferral is over
+		s.resend = s.resend.Add(time.Duration(s.peer.GetGracefulRestart().GetDeferralTime()) * time.Second)
+	}
 	f.learned.unblock(s.known, s.link)
 	s.waiting = map[bgp.Family]bool{}
 	if restarts(p.State.RemoteCap) {
@@ -153,6 +160,35 @@ func (f *Fabric) failed(s *session, why string) {
 		return
 	}
 	f.log.Warn("session does not come up", slog.String("peer", s.display()), slog.String("reason", why))
+}
+
+const (
+	// settled is how long after a session came up GoBGP surely counts it among those that are told of changes.
+	settled = time.Second
+	// resends bounds how many peers are told all again at once: GoBGP holds its lock for it.
+	resends = 50
+)
+
+// sendAgain tells all once more to peers whose session came up a moment ago. GoBGP tells a new peer its whole table first, and
+// notes only then that the peer is to be told of changes: one that comes between the two never arrives (v4.8, fsmHandler.loop
+// calls back before it stores the state). A reflector of 150 clients that came at once lost a dozen routes that way. Who tells
+// only its own, and told nothing new meanwhile, has nothing to fear.
+func (f *Fabric) sendAgain() error {
+	now, left := f.now(), resends
+	var errs []error
+	transit := f.passesOn()
+	for _, s := range f.sessions {
+		if s.resend.IsZero() || s.resend.After(now) || left == 0 {
+			continue
+		}
+		s.resend = time.Time{}
+		if s.state != bgp.BGP_FSM_ESTABLISHED || !s.known.IsValid() || !transit && s.tells == f.tells {
+			continue
+		}
+		left--
+		errs = append(errs, f.again(s.known.String(), api.ResetPeerRequest_DIRECTION_OUT))
+	}
+	return errors.Join(errs...)
 }
 
 func (f *Fabric) onEndOfRIB(e *endOfRIB) {

@@ -66,6 +66,7 @@ type Fabric struct {
 	mesh      []fabric.MeshPeer // besides the peers of the config
 	want      map[netip.Prefix]fabric.Announcement
 	told      map[netip.Prefix]bool    // what GoBGP has; true: as about to be withdrawn
+	tells     uint64                   // counts changes of told
 	sessions  map[string]*session      // by the peer's name
 	closing   map[netip.Addr]*api.Peer // being taken out of GoBGP
 	server    *server.BgpServer        // nil: not running
@@ -230,7 +231,7 @@ func (f *Fabric) retry(countAll bool) {
 	defer f.mu.Unlock()
 	f.limit(countAll)
 	f.resolveDoubts()
-	if err := f.sync(); err != nil {
+	if err := errors.Join(f.sync(), f.sendAgain()); err != nil {
 		f.log.Debug("sync peers", slog.Any("err", err))
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"reflect"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -30,6 +31,7 @@ type settings struct {
 	BGP        config.BGP
 	Passwords  map[string]string // by the peer's name
 	Pools      []netip.Prefix
+	Mesh       []fabric.MeshPeer
 	Restarting bool
 }
 
@@ -69,6 +71,24 @@ func (s settings) config() *config.Config {
 	return c
 }
 
+// mesh is the peers of the mesh with the defaults of a config.
+func (s settings) mesh() []fabric.MeshPeer {
+	all := slices.Clone(s.Mesh)
+	for i := range all {
+		p := &all[i].Peer
+		if p.HoldTime == 0 {
+			p.HoldTime = s.config().BGP.HoldTime
+		}
+		if p.Port == 0 {
+			p.Port = 179
+		}
+		if p.ASN == 0 {
+			p.ASN = s.ASN
+		}
+	}
+	return all
+}
+
 // node is a Fabric in this process.
 type node struct {
 	t       testing.TB
@@ -98,6 +118,9 @@ func startNode(tb testing.TB, set settings, announce ...string) *node {
 		tb.Fatal(err)
 	}
 	n.fabric = f
+	if err := f.SetMesh(set.mesh()); err != nil {
+		tb.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel
 	go func() { n.ended <- f.Run(ctx) }()
@@ -123,6 +146,16 @@ func announcements(prefixes []string) map[netip.Prefix]fabric.Announcement {
 	return want
 }
 
+// parting are announcements of a node that is being drained.
+func parting(prefixes []string) map[netip.Prefix]fabric.Announcement {
+	want := announcements(prefixes)
+	for p, a := range want {
+		a.GracefulShutdown = true
+		want[p] = a
+	}
+	return want
+}
+
 func (n *node) announce(prefixes ...string) {
 	n.t.Helper()
 	if err := n.fabric.Announce(context.Background(), announcements(prefixes)); err != nil {
@@ -132,6 +165,9 @@ func (n *node) announce(prefixes ...string) {
 
 func (n *node) update() {
 	n.t.Helper()
+	if err := n.fabric.SetMesh(n.set.mesh()); err != nil {
+		n.t.Fatal(err)
+	}
 	if err := n.fabric.Update(context.Background(), n.set.config(), hereFacts(n.t)); err != nil {
 		n.t.Fatal(err)
 	}
@@ -360,6 +396,9 @@ func (n *nodeProcess) do(q request) (reply, error) {
 		if err != nil {
 			return reply{}, err
 		}
+		if err := f.SetMesh(q.Set.mesh()); err != nil {
+			return reply{}, err
+		}
 		n.fabric, n.ended = f, make(chan error, 1)
 		run, cancel := context.WithCancel(ctx)
 		n.cancel, n.set = cancel, *q.Set
@@ -368,10 +407,15 @@ func (n *nodeProcess) do(q request) (reply, error) {
 		return reply{}, f.Announce(ctx, announcements(q.Prefixes))
 	case "announce":
 		return reply{}, n.fabric.Announce(ctx, announcements(q.Prefixes))
+	case "part":
+		return reply{}, n.fabric.Announce(ctx, parting(q.Prefixes))
 	case "update":
 		n.mu.Lock()
 		n.set = *q.Set
 		n.mu.Unlock()
+		if err := n.fabric.SetMesh(q.Set.mesh()); err != nil {
+			return reply{}, err
+		}
 		return reply{}, n.fabric.Update(ctx, q.Set.config(), readFacts(ipHere))
 	case "status":
 		return reply{Peers: n.fabric.Status().Peers}, nil

@@ -83,15 +83,21 @@ func (f *Fabric) familiesOf(s *session) []*api.AfiSafi {
 // passes routes on. Who tells only its own has them all before the first session, and what starts meanwhile should be
 // reachable, even if a peer of the config is dead.
 func (f *Fabric) deferral() uint32 {
-	peers := f.peers()
-	transit := false
-	for _, p := range peers {
-		transit = transit || p.Client || p.Peer.ASN != f.asn && len(peers) > 1
-	}
-	if !transit {
+	if !f.passesOn() {
 		return 1
 	}
 	return uint32(max(f.patience()/time.Second, 1))
+}
+
+// passesOn says whether this node tells peers what it heard from others: as a reflector, or between autonomous systems.
+func (f *Fabric) passesOn() bool {
+	peers := f.peers()
+	for _, p := range peers {
+		if p.Client || p.Peer.ASN != f.asn && len(peers) > 1 {
+			return true
+		}
+	}
+	return false
 }
 
 // patience is how long convergence is waited for.

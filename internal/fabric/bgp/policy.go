@@ -20,6 +20,8 @@ const (
 	exportPolicy = "export"
 	// partingSet is the community of paths that are about to be withdrawn (RFC 8326, 4.2).
 	partingSet = "parting"
+	// least is the lowest local preference that GoBGP's policies can set: they take 0 for none.
+	least = 1
 )
 
 // within allows the prefixes inside a prefix, from a length on.
@@ -191,7 +193,7 @@ func (p policy) request() *api.SetPoliciesRequest {
 		DefinedType: api.DefinedType_DEFINED_TYPE_COMMUNITY, Name: partingSet, List: []string{"^65535:0$"},
 	})
 	imports = append(imports, &api.Statement{ // and on to the next one, which decides
-		Name: partingSet, Actions: &api.Actions{LocalPref: &api.LocalPrefAction{Value: 0}},
+		Name: partingSet, Actions: &api.Actions{LocalPref: &api.LocalPrefAction{Value: least}},
 		Conditions: &api.Conditions{CommunitySet: &api.MatchSet{Type: api.MatchSet_TYPE_ANY, Name: partingSet}},
 	})
 	for name, bits := range map[string]int{"allowed4": 32, "allowed6": 128} {

@@ -129,31 +129,37 @@ func (f *Fabric) stop() {
 	}
 }
 
-// tell makes GoBGP's own routes agree with f.want. f.mu is held.
-func (f *Fabric) tell() error {
-	if f.server == nil {
-		return nil
-	}
-	var gone, added, parting []netip.Prefix
+// untold is where GoBGP's own routes differ from f.want.
+func (f *Fabric) untold() (gone, added, parting []netip.Prefix) {
 	for p := range f.told {
 		if _, ok := f.want[p]; !ok {
 			gone = append(gone, p)
 		}
 	}
 	for p, a := range f.want {
-		if parts, ok := f.told[p]; ok && parts == a.GracefulShutdown {
-			continue
-		}
-		if a.GracefulShutdown {
+		parts, ok := f.told[p]
+		switch {
+		case ok && parts == a.GracefulShutdown:
+		case a.GracefulShutdown:
 			parting = append(parting, p)
-		} else {
+		default:
 			added = append(added, p)
 		}
 	}
-	if len(gone) == 0 && len(added) == 0 && len(parting) == 0 {
+	return gone, added, parting
+}
+
+// tell makes GoBGP's own routes agree with f.want. f.mu is held.
+func (f *Fabric) tell() error {
+	if f.server == nil {
+		return nil
+	}
+	gone, added, parting := f.untold()
+	if len(gone)+len(added)+len(parting) == 0 {
 		return nil
 	}
 	f.changes.Add(1)
+	f.tells++
 	o, err := newOrigin(f.asn, f.routerID)
 	if err != nil {
 		return err

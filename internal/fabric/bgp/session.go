@@ -45,6 +45,8 @@ type session struct {
 	known  netip.Addr // GoBGP has the peer under this address; zero: it does not have it
 	peer   *api.Peer  // as GoBGP has it
 	bfdUp  bool       // the BFD server has the peer
+	tells  uint64     // Fabric.tells when the session was about to come up
+	resend time.Time  // when the peer is told all once more; zero: it was
 	fault  string     // a lasting fault, shown as a problem
 	via    via        // of IPv6 routes, as it is in force for the peer
 

@@ -65,6 +65,16 @@ func Follow(was map[string]Member, v *cluster.View, now time.Time) map[string]Me
 	return next
 }
 
+// Reflected says whether a member is a route reflector.
+func Reflected(members map[string]Member) bool {
+	for _, m := range members {
+		if m.Node.RouteReflector {
+			return true
+		}
+	}
+	return false
+}
+
 // Problem is why the mesh is not as it should be.
 type Problem struct {
 	Code string // stable, for programs
@@ -77,6 +87,9 @@ type Input struct {
 	Cfg     *config.Config
 	Self    cluster.Node // name, addresses, port; the config has the rest
 	Members map[string]Member
+	// HandOver says that there are reflectors since a moment ago: sessions with the others stay until those with the
+	// reflectors surely are up.
+	HandOver bool
 	// Live says whether a node is alive; nil: nobody knows, and nobody is taken for dead.
 	Live func(node string) bool
 }
@@ -97,7 +110,7 @@ func Peers(in Input) ([]fabric.MeshPeer, []Problem) {
 	reflector := in.Cfg.BGP.RouteReflector
 	m.reflected = m.reflected || reflector
 	for _, n := range m.others {
-		if m.reflected && !reflector && !n.RouteReflector {
+		if m.reflected && !reflector && !n.RouteReflector && !in.HandOver {
 			continue
 		}
 		m.peer(n)

@@ -68,31 +68,48 @@ func TestPeers(t *testing.T) {
 		want string
 	}{
 		{"alone", node(1), nil, []cluster.Node{node(1)}, ""},
-		{"full mesh", node(2), nil, []cluster.Node{node(1), node(2), node(3)},
-			"h001 10.77.0.2 as 64512 port 179 passive\nh003 10.77.0.4 as 64512 port 179\n"},
+		{
+			"full mesh", node(2), nil,
+			[]cluster.Node{node(1), node(2), node(3)},
+			"h001 10.77.0.2 as 64512 port 179 passive\nh003 10.77.0.4 as 64512 port 179\n",
+		},
 		{"turned off", node(2), func(c *config.Config) { c.BGP.Mesh = false }, []cluster.Node{node(1), node(2)}, ""},
 		{"BFD", node(1), func(c *config.Config) { c.BGP.MeshBFD = true }, []cluster.Node{node(2)}, "h002 10.77.0.3 as 64512 port 179 bfd\n"},
-		{"another AS and port, another fabric, no BGP", node(1), nil,
+		{
+			"another AS and port, another fabric, no BGP", node(1), nil,
 			[]cluster.Node{
 				with(node(2), func(n *cluster.Node) { n.ASN, n.BGPPort = 65001, 1179 }),
 				with(node(3), func(n *cluster.Node) { n.Fabric = "store" }),
 				with(node(4), func(n *cluster.Node) { n.ASN = 0 }),
-			}, "h002 10.77.0.3 as 65001 port 1179\n"},
-		{"a client peers with reflectors", node(3), nil,
+			},
+			"h002 10.77.0.3 as 65001 port 1179\n",
+		},
+		{
+			"a client peers with reflectors", node(3), nil,
 			[]cluster.Node{with(node(1), reflector), node(2), node(4), with(node(5), reflector)},
-			"h001 10.77.0.2 as 64512 port 179\nh005 10.77.0.6 as 64512 port 179\n"},
-		{"a reflector peers with all, and reflects not to its like", with(node(3), reflector),
+			"h001 10.77.0.2 as 64512 port 179\nh005 10.77.0.6 as 64512 port 179\n",
+		},
+		{
+			"a reflector peers with all, and reflects not to its like", with(node(3), reflector),
 			func(c *config.Config) { c.BGP.RouteReflector = true },
 			[]cluster.Node{with(node(1), reflector), node(2), with(node(4), func(n *cluster.Node) { n.ASN = 65001 })},
-			"h001 10.77.0.2 as 64512 port 179 passive\nh002 10.77.0.3 as 64512 port 179 passive client\nh004 10.77.0.5 as 65001 port 179 passive\n"},
-		{"who does not listen connects", node(2), nil,
-			[]cluster.Node{with(node(3), func(n *cluster.Node) { n.BGPPort = 0 })}, "h003 10.77.0.4 as 64512 port 179 passive\n"},
-		{"we do not listen", node(2), func(c *config.Config) { c.BGP.Listen = netip.AddrPort{} },
+			"h001 10.77.0.2 as 64512 port 179 passive\nh002 10.77.0.3 as 64512 port 179 passive client\nh004 10.77.0.5 as 65001 port 179 passive\n",
+		},
+		{
+			"who does not listen connects", node(2), nil,
+			[]cluster.Node{with(node(3), func(n *cluster.Node) { n.BGPPort = 0 })},
+			"h003 10.77.0.4 as 64512 port 179 passive\n",
+		},
+		{
+			"we do not listen", node(2), func(c *config.Config) { c.BGP.Listen = netip.AddrPort{} },
 			[]cluster.Node{node(1), with(node(3), func(n *cluster.Node) { n.BGPPort = 0 })},
-			"h001 10.77.0.2 as 64512 port 179\nmesh-nobody-listens: neither node h003 nor this one listens for BGP, so there is no session between them\n"},
-		{"IPv6 only", with(node(1), func(n *cluster.Node) { n.Addr4, n.Addr6 = netip.Addr{}, adr("fd77::1") }), nil,
+			"h001 10.77.0.2 as 64512 port 179\nmesh-nobody-listens: neither node h003 nor this one listens for BGP, so there is no session between them\n",
+		},
+		{
+			"IPv6 only", with(node(1), func(n *cluster.Node) { n.Addr4, n.Addr6 = netip.Addr{}, adr("fd77::1") }), nil,
 			[]cluster.Node{with(node(2), func(n *cluster.Node) { n.Addr6 = adr("fd77::2") }), node(3)},
-			"h002 fd77::2 as 64512 port 179\nmesh-no-address: node h003 and this one have no address of the same family in their records, so there is no BGP session between them\n"},
+			"h002 fd77::2 as 64512 port 179\nmesh-no-address: node h003 and this one have no address of the same family in their records, so there is no BGP session between them\n",
+		},
 		{"dead", node(1), nil, []cluster.Node{node(7)}, "h007 10.77.0.8 as 64512 port 179 away\n"},
 	}
 	for _, tt := range tests {
@@ -128,6 +145,7 @@ func TestOneSideConnects(t *testing.T) {
 	}
 }
 
+// The number of nodes decides about who should be in the middle.
 func TestLimits(t *testing.T) {
 	var all []cluster.Node
 	for i := range 250 {
@@ -139,6 +157,12 @@ func TestLimits(t *testing.T) {
 			return ""
 		}
 		return problems[0].Code
+	}
+	marked := node(2)
+	marked.RouteReflector = true
+	in := mesh.Input{Cfg: config.Default(), Self: all[0], Members: members(all[1], marked), HandOver: true}
+	if peers, _ := mesh.Peers(in); len(peers) != 2 || !mesh.Reflected(in.Members) || mesh.Reflected(members(all...)) {
+		t.Errorf("while it is handed over to reflectors: %+v", peers)
 	}
 	cfg, reflector := config.Default(), config.Default()
 	reflector.BGP.RouteReflector = true

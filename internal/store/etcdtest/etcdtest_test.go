@@ -19,7 +19,8 @@ func TestServerComesBack(t *testing.T) {
 	snap := s.Snapshot()
 	s.Ctl("put", "k", "second")
 	s.Kill()
-	if c, err := net.DialTimeout("tcp", s.Address(), time.Second); err == nil {
+	d := net.Dialer{Timeout: time.Second}
+	if c, err := d.DialContext(t.Context(), "tcp", s.Address()); err == nil {
 		c.Close()
 		t.Fatal("it listens though it was killed")
 	}
