@@ -183,8 +183,8 @@ func (w *Wanted) self(v View, o Options, on []attached) {
 	}
 	switch {
 	case o.HostGateway:
-		for _, half := range halves(true, o.P2PNet6.IsValid()) {
-			viaHost(w.Self, o, half)
+		for _, p := range everything(true, o.P2PNet6.IsValid()) {
+			viaHost(w.Self, o, p)
 		}
 	default:
 		w.transitGateway(on)
@@ -201,8 +201,8 @@ func (w *Wanted) transitGateway(on []attached) {
 			if !s.Gateway.IsValid() {
 				continue
 			}
-			for _, half := range halves(s.Gateway.Is4(), s.Gateway.Is6()) {
-				w.Self[kernel.RouteKey{Dst: half}] = kernel.Route{Type: kernel.Unicast, NextHops: []kernel.NextHop{{Via: s.Gateway, Link: n.link}}}
+			for _, p := range everything(s.Gateway.Is4(), s.Gateway.Is6()) {
+				w.Self[kernel.RouteKey{Dst: p}] = kernel.Route{Type: kernel.Unicast, NextHops: []kernel.NextHop{{Via: s.Gateway, Link: n.link}}}
 			}
 		}
 	}
@@ -291,8 +291,8 @@ func steer(v View, o Options, on []attached, c Container) map[kernel.RouteKey]ke
 		add(p)
 	}
 	if o.ContainerGateway {
-		for _, half := range halves(true, true) {
-			add(half)
+		for _, p := range everything(true, true) {
+			add(p)
 		}
 		return out
 	}
@@ -334,15 +334,14 @@ func network(on []attached, c Container) (attached, bool) {
 	return first, found
 }
 
-// halves cover every address, each with a prefix that is longer than a default route's: the default route that Docker
-// made stays where it is, and wins again when these are gone.
-func halves(v4, v6 bool) []netip.Prefix {
+// everything is the prefixes that cover every address.
+func everything(v4, v6 bool) []netip.Prefix {
 	var out []netip.Prefix
 	if v4 {
-		out = append(out, netip.MustParsePrefix("0.0.0.0/1"), netip.MustParsePrefix("128.0.0.0/1"))
+		out = append(out, netip.PrefixFrom(netip.IPv4Unspecified(), 0))
 	}
 	if v6 {
-		out = append(out, netip.MustParsePrefix("::/1"), netip.MustParsePrefix("8000::/1"))
+		out = append(out, netip.PrefixFrom(netip.IPv6Unspecified(), 0))
 	}
 	return out
 }

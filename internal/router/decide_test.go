@@ -101,12 +101,9 @@ func TestDecide(t *testing.T) {
 		want string
 	}{
 		{"containers' packets go through the router", nil, nil, `
-c1 0.0.0.0/1 via 10.1.0.9
-c1 128.0.0.0/1 via 10.1.0.9
-c2 0.0.0.0/1 via 10.2.0.9
-c2 128.0.0.0/1 via 10.2.0.9
-c2 8000::/1 via fd02::9
-c2 ::/1 via fd02::9
+c1 0.0.0.0/0 via 10.1.0.9
+c2 0.0.0.0/0 via 10.2.0.9
+c2 ::/0 via fd02::9
 tell 10.1.0.0/24
 tell 10.2.0.0/24
 tell fd02::/64`},
@@ -144,8 +141,7 @@ tell fd02::/64`},
 		{"one whose default route leaves elsewhere takes the first network", func(v *View) {
 			v.Containers = []Container{{ID: "c", Nets: map[string]netip.Addr{"b": ip("10.1.0.2"), "g": ip("10.2.0.2"), "x": ip("10.7.0.2")}}}
 		}, nil, `
-c 0.0.0.0/1 via 10.1.0.9
-c 128.0.0.0/1 via 10.1.0.9
+c 0.0.0.0/0 via 10.1.0.9
 tell 10.1.0.0/24
 tell 10.2.0.0/24
 tell fd02::/64`},
@@ -200,23 +196,19 @@ masquerade 10.1.0.0/24
 masquerade 10.2.0.0/24
 masquerade 10.3.0.0/24
 masquerade fd02::/64
-self 0.0.0.0/1 via 172.29.255.253 dev host0
+self 0.0.0.0/0 via 172.29.255.253 dev host0
 self 10.3.0.0/24 via 10.2.0.77 dev eth1
 self 10.50.0.0/16 via 172.29.255.253 dev host0
-self 128.0.0.0/1 via 172.29.255.253 dev host0
 self 192.0.2.11/32 via 172.29.255.253 dev host0
 self 192.0.2.12/32 via 10.2.0.77 dev eth1
-self 8000::/1 via fd72:6f75:7465::1 dev host0
-self ::/1 via fd72:6f75:7465::1 dev host0
+self ::/0 via fd72:6f75:7465::1 dev host0
 tell 10.1.0.0/24
 tell 10.2.0.0/24
 tell 192.0.2.11/32
 tell fd02::/64`},
 		{"the transit network's gateway leads to the rest", func(v *View) { v.Containers = nil; v.Networks[1].Transit = true }, func(o *Options) { o.TransitNet = "green" }, `
-self 0.0.0.0/1 via 10.2.0.1 dev eth1
-self 128.0.0.0/1 via 10.2.0.1 dev eth1
-self 8000::/1 via fd02::1 dev eth1
-self ::/1 via fd02::1 dev eth1
+self 0.0.0.0/0 via 10.2.0.1 dev eth1
+self ::/0 via fd02::1 dev eth1
 tell 10.1.0.0/24
 tell 10.2.0.0/24
 tell fd02::/64`},

@@ -194,7 +194,7 @@ func (r *Router) container(ctx context.Context, ct engine.Container) (Container,
 
 // gatewayOf reads a container's own default route from its namespace.
 func (r *Router) gatewayOf(ctx context.Context, c Container) netip.Addr {
-	h, err := rtnl.OpenAt(c.Namespace, rtnl.Config{Metric: r.metric})
+	h, err := rtnl.OpenAt(c.Namespace, rtnl.Config{})
 	if err != nil {
 		return netip.Addr{} // it has ended
 	}

@@ -94,7 +94,7 @@ func (r *Router) Run(ctx context.Context) (err error) {
 	case "host", "none":
 		return fmt.Errorf("the router's container has --net=%s: it needs a network namespace that can join networks; leave --net out", r.self.NetworkMode)
 	}
-	if r.own, err = rtnl.Open(rtnl.Config{Log: r.log}); err != nil {
+	if r.own, err = rtnl.Open(rtnl.Config{Log: r.log, Metric: r.metric, Table: r.metric}); err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
 	defer r.own.Close()
@@ -302,7 +302,7 @@ func (r *Router) once(ctx context.Context) {
 	}
 	problem(r.host.apply(ctx, r.opt, w))
 	problem(r.quietLinks(ctx, v.Links))
-	if _, err := syncRoutes(ctx, r.own, w.Self); err != nil {
+	if _, err := syncTable(ctx, r.own, w.Self); err != nil {
 		problem(fmt.Errorf("own routes: %w", err))
 	}
 	r.steer(ctx, v, w, problem)

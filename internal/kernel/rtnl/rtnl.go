@@ -30,6 +30,9 @@ type Config struct {
 	// Metric is the metric of the routes that the handle lists and makes; 0 means kernel.RouteMetric. Two programs in one
 	// namespace keep apart by it.
 	Metric uint32
+	// Table is the routing table that the handle lists and makes routes in; 0 means the main table. Lookups come to
+	// another one only by rules: see Handle.Lead.
+	Table uint32
 	// ProcSys is the directory of the sysctls; "" means /proc/sys.
 	ProcSys string
 }
@@ -41,6 +44,7 @@ type Handle struct {
 	ns      int // owned
 	procSys string
 	metric  uint32
+	table   uint32
 
 	mu     sync.Mutex
 	idle   []*conn
@@ -64,7 +68,7 @@ var errClosed = errors.New("netlink handle is closed")
 
 // Open returns a handle. The caller closes it.
 func Open(cfg Config) (*Handle, error) {
-	h := &Handle{log: cfg.Log, procSys: cfg.ProcSys, metric: cfg.Metric, watchBuffer: watchBuffer}
+	h := &Handle{log: cfg.Log, procSys: cfg.ProcSys, metric: cfg.Metric, table: cfg.Table, watchBuffer: watchBuffer}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
 	}
@@ -128,7 +132,7 @@ func (h *Handle) take() (*conn, error) {
 	}
 	c, err := dial(h.ns)
 	if err == nil {
-		c.w.metric = h.metric
+		c.w.metric, c.w.table = h.metric, h.table
 	}
 	return c, err
 }
