@@ -175,7 +175,7 @@ leave 3`},
 			v.Networks[0].Joined, v.Networks[1].Joined = false, false
 		}, func(o *Options) { o.IPOffset = -1 }, `
 join blue 10.1.0.254 invalid IP
-join green 10.2.0.254 fd02::ffff:ffff:ffff:ffff`},
+join green 10.2.0.254 fd02::ffff:ffff:ffff:fffe`},
 		{"the gateway's own address", func(v *View) {
 			v.Containers, v.Links = nil, nil
 			v.Networks[0].Joined = false
@@ -271,7 +271,7 @@ func TestOffset(t *testing.T) {
 	}{
 		{"10.1.0.0/24", 1, "10.1.0.1"}, {"10.1.0.0/24", -1, "10.1.0.254"}, {"10.1.0.0/24", -3, "10.1.0.252"}, {"10.1.0.0/24", 254, "10.1.0.254"},
 		{"10.1.0.0/24", 255, ""}, {"10.1.0.0/24", -255, ""}, {"10.1.0.0/31", 1, "10.1.0.0"}, {"10.1.0.0/31", -1, "10.1.0.1"}, {"10.1.0.0/31", 3, ""},
-		{"fd00::/64", 2, "fd00::2"}, {"fd00::/64", -1, "fd00::ffff:ffff:ffff:ffff"}, {"255.255.255.0/24", 300, ""},
+		{"fd00::/64", 2, "fd00::2"}, {"fd00::/64", -1, "fd00::ffff:ffff:ffff:fffe"}, {"255.255.255.0/24", 300, ""},
 	}
 	for _, tt := range tests {
 		got, err := offset(pfx(tt.subnet), tt.n)

@@ -73,10 +73,7 @@ func (r *Router) view(ctx context.Context) (View, error) {
 	if err != nil {
 		return View{}, fmt.Errorf("look at this container: %w", err)
 	}
-	on := map[string]bool{}
-	for _, e := range self.Endpoints {
-		on[e.NetworkID] = true
-	}
+	on := r.places(self)
 	for _, n := range nets {
 		v.Networks = append(v.Networks, r.network(n, on[n.ID]))
 	}
@@ -96,6 +93,28 @@ func (r *Router) view(ctx context.Context) (View, error) {
 		}
 	}
 	return v, nil
+}
+
+// places are the networks that the router is on. One that it was on, and did not leave itself, somebody took it off: it is
+// not joined again until that is undone by hand, or the router starts anew. Events are no help: the kernel tells of the
+// link's end before the engine does.
+func (r *Router) places(self engine.Process) map[string]bool {
+	on := map[string]bool{}
+	for _, e := range self.Endpoints {
+		on[e.NetworkID] = true
+		delete(r.left, e.NetworkID)
+	}
+	for id := range r.on {
+		if on[id] {
+			continue
+		}
+		if !r.leaving[id] {
+			r.left[id] = true
+		}
+		delete(r.leaving, id)
+	}
+	r.on = on
+	return on
 }
 
 func (r *Router) network(n engine.Network, joined bool) Network {

@@ -146,9 +146,7 @@ func usable(p netip.Prefix) (first, last netip.Addr) {
 	first = p.Masked().Addr()
 	if p.Addr().BitLen()-p.Bits() >= 2 {
 		first = first.Next()
-		if p.Addr().Is4() {
-			last = last.Prev() // broadcast
-		}
+		last = last.Prev() // IPv4's broadcast address; IPv6's last one of a /64 is none that older engines can give
 	}
 	return first, last
 }

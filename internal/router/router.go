@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -55,6 +56,7 @@ type Router struct {
 	processes map[string]engine.Process // by container ID, as long as they run
 	steered   map[string]bool
 	routers   map[string]bool // containers that are routers
+	on        map[string]bool // networks that it was on in the last pass
 	left      map[string]bool // networks that somebody took this router off
 	leaving   map[string]bool // networks that the router leaves itself
 	said      map[string]bool // problems of the last pass, which are logged once
@@ -70,7 +72,7 @@ func New(cfg Config) *Router {
 		cfg: cfg, opt: cfg.Options, log: cfg.Log, eng: engine.New(cfg.Socket), metric: metricOf(cfg.Options.Instance),
 		dirty: make(chan struct{}, 1), events: make(chan engine.Event, 256),
 		processes: map[string]engine.Process{}, steered: map[string]bool{}, routers: map[string]bool{},
-		left: map[string]bool{}, leaving: map[string]bool{},
+		on: map[string]bool{}, left: map[string]bool{}, leaving: map[string]bool{},
 	}
 }
 
@@ -175,6 +177,8 @@ func (r *Router) speaker() error {
 	c.BGP.Listen = netip.MustParseAddrPort("0.0.0.0:179")
 	c.BGP.Import.Prefixes = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 	c.BGP.Multipath = true
+	// What a router forwards ends with it: its namespace goes when it is killed, and there is nothing to keep routes for.
+	c.BGP.GracefulRestart.Enabled = false
 	r.bgp = c
 	r.rib = rib.New(r.mark)
 	r.hear = newNeighbours(r.log, hello{Version: 1, RouterID: id, ASN: asn, Instance: r.opt.Instance}, r.opt.Peers, r.mark)
@@ -266,13 +270,6 @@ func (r *Router) heed(e engine.Event) {
 		r.processes = map[string]engine.Process{}
 	case e.Type == "container":
 		delete(r.processes, e.ID)
-	case e.Type == "network" && e.Attributes["container"] == r.self.ID:
-		if e.Action == "disconnect" {
-			r.left[e.ID] = !r.leaving[e.ID]
-		} else if e.Action == "connect" {
-			delete(r.left, e.ID)
-			delete(r.leaving, e.ID)
-		}
 	}
 }
 
@@ -321,6 +318,9 @@ func (r *Router) memberships(ctx context.Context, w Wanted) error {
 	for _, j := range w.Join {
 		err := r.eng.Connect(ctx, j.Network, r.self.ID, engine.Attachment{IPv4: j.IPv4, IPv6: j.IPv6})
 		if err != nil {
+			if a := cmp.Or(j.IPv4, j.IPv6); a.IsValid() {
+				err = fmt.Errorf("--ip-offset %d is %s: %w", r.opt.IPOffset, a, err)
+			}
 			errs = append(errs, fmt.Errorf("join network %s: %w", j.Name, err))
 			continue
 		}
