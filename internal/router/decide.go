@@ -24,7 +24,12 @@ type Wanted struct {
 	// Masquerade are the sources that the host hides.
 	Masquerade []netip.Prefix
 	// Bridges are Docker's bridges on the host whose containers are led.
-	Bridges  []string
+	Bridges []string
+	// Answered are networks whose containers leave through the host with their own addresses, and are answered there;
+	// Reached are those that the host's agent tells of, so that they are reached from outside.
+	Answered, Reached []netip.Prefix
+	// Keep are destinations of the host to which containers keep their addresses.
+	Keep     []netip.Prefix
 	Problems []string
 }
 
@@ -227,12 +232,7 @@ func (w *Wanted) host(v View, o Options, on []attached) {
 	if !o.HostShortcut {
 		return
 	}
-	var prefixes []netip.Prefix
-	for _, n := range on {
-		for _, s := range n.Subnets {
-			prefixes = append(prefixes, s.Prefix)
-		}
-	}
+	prefixes := prefixesOf(on)
 	for p := range v.Learned {
 		// Other hosts' addresses are reached as they were: a shortcut is for containers.
 		if !p.IsSingleIP() {
@@ -258,11 +258,32 @@ func (w *Wanted) host(v View, o Options, on []attached) {
 		}
 		w.Host[kernel.RouteKey{Dst: p}] = r
 	}
-	if o.Masquerade {
-		w.Masquerade = slices.Clone(prefixes)
-		slices.SortFunc(w.Masquerade, netip.Prefix.Compare)
-		w.Masquerade = slices.Compact(w.Masquerade)
+	if o.HostGateway && !o.Masquerade {
+		w.Answered = compact(prefixesOf(on))
 	}
+	if v.Agent {
+		w.Reached, w.Keep = compact(prefixesOf(on)), compact(slices.Clone(v.ByHost))
+	}
+	if o.Masquerade {
+		w.Masquerade = compact(prefixes)
+	}
+}
+
+// prefixesOf are the subnets of networks.
+func prefixesOf(on []attached) []netip.Prefix {
+	var out []netip.Prefix
+	for _, n := range on {
+		for _, s := range n.Subnets {
+			out = append(out, s.Prefix)
+		}
+	}
+	return out
+}
+
+// compact sorts prefixes, each once.
+func compact(list []netip.Prefix) []netip.Prefix {
+	slices.SortFunc(list, netip.Prefix.Compare)
+	return slices.Compact(list)
 }
 
 // steer plans a container's routes. All of them go through the router's address on one network of the container, the one

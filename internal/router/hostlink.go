@@ -124,7 +124,8 @@ func (h *hostSide) apply(ctx context.Context, o Options, w Wanted) error {
 		return fmt.Errorf("host: %w", err)
 	}
 	rules := h.rules(o)
-	rules.Masquerade, rules.Bridges = w.Masquerade, w.Bridges
+	rules.Masquerade, rules.Bridges, rules.Answered, rules.Reached = w.Masquerade, w.Bridges, w.Answered, w.Reached
+	rules.Keep, rules.KeepAll = w.Keep, o.HostGateway && !o.Masquerade
 	changed, err := h.fw.ApplyLink(ctx, rules)
 	for _, c := range changed {
 		h.log.Info("changed the host's rules", slog.String("what", c))

@@ -16,6 +16,7 @@ type View struct {
 	Learned map[netip.Prefix][]netip.Addr
 	// ByHost are prefixes that the host routes itself: networks of the fairway driver here and on other nodes.
 	ByHost []netip.Prefix
+	Agent  bool // the host has an agent, which tells other nodes of the networks
 	// Host are the host's own addresses, by which other machines know it: one of a family at most. The host's packets to
 	// containers carry them, so that containers of other hosts can answer.
 	Host []netip.Addr

@@ -106,34 +106,50 @@ func routerDies(t *testing.T, s *site, from *container) {
 	if to == nil {
 		t.Fatal("every container is reached by the router of its own host: the two ways are not used together")
 	}
-	ping := startPing(t, from, to.v4)
-	ping.more(100)
-	dying.docker("kill", routerName)
-	ping.more(400)
-	sent, lost, err := ping.stop()
-	if err != nil {
-		t.Fatal(err)
-	}
-	every := ping.end.Sub(ping.start) / time.Duration(max(sent, 1))
-	gap := time.Duration(len(lost)) * every
-	t.Logf("measured: the router of %s was killed: %d of %d packets lost, a gap of %v", dying, len(lost), sent, gap.Round(time.Millisecond))
-	if gap > 5*time.Second || len(lost) == 0 {
-		t.Errorf("the dead router is not routed around: %d of %d packets lost, %v", len(lost), sent, gap)
-	}
-	path, err := from.path(to.v4)
-	t.Logf("measured: path now: %s, %v", strings.Join(path, " > "), err)
-	dying.docker("start", routerName)
-	took := eventually(t, 60*time.Second, func() error {
-		st, err := from.h.routerStatus()
-		for _, r := range st.Routes {
-			if r.Prefix == netip.MustParsePrefix(shared) && len(r.Via) == 2 {
-				return nil
-			}
+	for _, way := range []struct {
+		what       string
+		off, on    func()
+		least, max time.Duration // of the gap
+	}{
+		{"was killed", func() { dying.docker("kill", routerName) }, func() { dying.docker("start", routerName) }, 0, 3 * time.Second},
+		{"lost its link", func() { dying.link(false) }, func() { dying.link(true) }, 100 * time.Millisecond, 5 * time.Second},
+	} {
+		ping := startPing(t, from, to.v4)
+		ping.more(100)
+		way.off()
+		ping.more(300)
+		sent, lost, err := ping.stop()
+		if err != nil {
+			t.Fatal(err)
 		}
-		return fmt.Errorf("%s has no two ways to %s: %v %w", from.h, shared, st.Routes, err)
-	})
-	t.Logf("measured: started again, it is used %v later", took.Round(time.Millisecond))
-	from.reaches(to.v4)
+		gap := time.Duration(len(lost)) * (ping.end.Sub(ping.start) / time.Duration(max(sent, 1)))
+		path, err := from.path(to.v4)
+		t.Logf("measured: the router of %s %s: %d of %d packets lost, a gap of %v; path now: %s, %v",
+			dying, way.what, len(lost), sent, gap.Round(time.Millisecond), strings.Join(path, " > "), err)
+		if gap > way.max || gap < way.least || len(path) != 3 {
+			t.Errorf("the router that is away is not routed around: %d of %d packets lost, %v, path %v", len(lost), sent, gap, path)
+		}
+		way.on()
+		took := eventually(t, 60*time.Second, func() error {
+			st, err := from.h.routerStatus()
+			for _, r := range st.Routes {
+				if r.Prefix == netip.MustParsePrefix(shared) && len(r.Via) == 2 {
+					return nil
+				}
+			}
+			return fmt.Errorf("%s has no two ways to %s: %v %w", from.h, shared, st.Routes, err)
+		})
+		t.Logf("measured: back again, it is used %v later", took.Round(time.Millisecond))
+		from.reaches(to.v4)
+	}
+}
+
+// link sets the host's link to the others down or up.
+func (h *host) link(up bool) {
+	h.t.Helper()
+	if err := h.SetLink(h.ctx, up); err != nil {
+		h.t.Fatal(err)
+	}
 }
 
 // addresses are the router's.

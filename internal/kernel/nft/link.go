@@ -12,10 +12,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-
-	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
-	"golang.org/x/sys/unix"
 )
 
 // Link is what the distributed router needs of its host's filters. Its rules are apart from the agent's, and have a
@@ -32,7 +28,13 @@ type Link struct {
 	Root       string
 	Masquerade []netip.Prefix // sources that are hidden where they leave by another link
 	Bridges    []string       // Docker's bridges whose containers the router leads
-	Owner      string         // tells several routers apart: the name of Name even without a link
+	// Answered are networks whose containers may be answered from outside by their own addresses, Reached those whose
+	// containers may be reached so.
+	Answered, Reached []netip.Prefix
+	// Keep are destinations to which what comes over the link keeps its source; with KeepAll to all.
+	Keep    []netip.Prefix
+	KeepAll bool
+	Owner   string // tells several routers apart: the name of Name even without a link
 }
 
 // tableRaw is iptables' table before connection tracking.
@@ -53,12 +55,12 @@ func (h *Handle) ApplyLink(ctx context.Context, l Link) (changed []string, err e
 		return nil, errClosed
 	}
 	for _, program := range []string{"iptables", "ip6tables"} {
-		for _, list := range []func(context.Context, Link, string) ([]string, error){h.acceptLink, h.acceptBridges} {
-			c, e := list(ctx, l, program)
+		for _, table := range []string{tableFilter, tableRaw} {
+			c, e := h.applyRules(ctx, l, program, table)
 			changed, err = append(changed, c...), errors.Join(err, e)
 		}
 	}
-	c, e := h.masqueradeLink(l)
+	c, e := h.natOfLink(l)
 	return append(changed, c...), errors.Join(err, e)
 }
 
@@ -84,20 +86,59 @@ func (h *Handle) RemoveLink(ctx context.Context, l Link) error {
 			}
 		}
 	}
-	l.Masquerade = nil
-	_, err := h.masqueradeLink(l)
+	l.Masquerade, l.Keep, l.KeepAll = nil, nil, false
+	_, err := h.natOfLink(l)
 	return errors.Join(append(errs, err)...)
 }
 
-// acceptLink adds what is missing of the two rules.
-func (h *Handle) acceptLink(ctx context.Context, l Link, program string) (changed []string, err error) {
-	if l.Name == "" {
-		return nil, nil
-	}
-	rules, err := h.saved(ctx, l, program, tableFilter)
+// applyRules makes our rules in a table of iptables agree: each before the first of others that drops.
+func (h *Handle) applyRules(ctx context.Context, l Link, program, table string) (changed []string, err error) {
+	rules, err := h.saved(ctx, l, program, table)
 	if err != nil || len(rules) == 0 {
 		return nil, err
 	}
+	var want [][]string
+	if table == tableRaw {
+		want = l.rawRules(rules, program == "iptables")
+	} else {
+		want = l.filterRules(rules, program == "iptables")
+	}
+	behind := map[string]bool{} // chains of which a rule was seen that drops
+	have := make([]bool, len(want))
+	for _, r := range rules {
+		if r[0] != "-A" || !slices.Contains(r, l.comment()) {
+			behind[r[1]] = behind[r[1]] || r[len(r)-1] == "DROP"
+			continue
+		}
+		at := slices.IndexFunc(want, func(spec []string) bool { return slices.Equal(r[1:], spec) })
+		if at >= 0 && !have[at] && (!behind[r[1]] || r[1] == chainDockerUser) {
+			have[at] = true
+			continue
+		}
+		if err := h.iptables(ctx, l, program, table, append([]string{"-D"}, r[1:]...)...); err != nil {
+			return changed, err
+		}
+		changed = append(changed, program+" -t "+table+" -D "+strings.Join(r[1:], " "))
+	}
+	for i, spec := range want {
+		if have[i] {
+			continue
+		}
+		if err := h.iptables(ctx, l, program, table, append([]string{"-I"}, spec...)...); err != nil {
+			return changed, err
+		}
+		changed = append(changed, program+" -t "+table+" -I "+strings.Join(spec, " "))
+	}
+	return changed, nil
+}
+
+// rule is one of ours, with its comment before its target.
+func (l Link) rule(chain string, match []string, target ...string) []string {
+	return slices.Concat([]string{chain}, match, []string{"-m", "comment", "--comment", l.comment(), "-j"}, target)
+}
+
+// filterRules are for DOCKER-USER, or for a FORWARD that drops where there is no such chain; none where nothing is dropped.
+func (l Link) filterRules(rules [][]string, v4 bool) (want [][]string) {
 	chain := ""
 	for _, r := range rules {
 		switch {
@@ -107,61 +148,49 @@ func (h *Handle) acceptLink(ctx context.Context, l Link, program string) (change
 			chain = chainForward
 		}
 	}
-	if chain == "" {
-		return nil, nil // nothing is dropped
+	if chain == "" || l.Name == "" {
+		return nil
 	}
-	for _, direction := range []string{"-i", "-o"} {
-		spec := []string{chain, direction, l.Name, "-m", "comment", "--comment", l.comment(), "-j", "ACCEPT"}
-		if slices.ContainsFunc(rules, func(r []string) bool { return slices.Equal(r[1:], spec) }) {
-			continue
+	want = append(want, l.rule(chain, []string{"-i", l.Name}, "ACCEPT"), l.rule(chain, []string{"-o", l.Name}, "ACCEPT"))
+	for _, p := range l.Reached {
+		if p.Addr().Is4() == v4 {
+			want = append(want, l.rule(chain, []string{"-d", p.String()}, "ACCEPT"))
 		}
-		if err := h.iptables(ctx, l, program, tableFilter, append([]string{"-I"}, spec...)...); err != nil {
-			return changed, err
-		}
-		changed = append(changed, program+": "+strings.Join(spec, " "))
 	}
-	return changed, nil
+	return want
 }
 
-// acceptBridges puts our rules before the first of Docker's that drops, where there are such, and takes those away whose
-// bridge is no longer one of the router's.
-func (h *Handle) acceptBridges(ctx context.Context, l Link, program string) (changed []string, err error) {
-	rules, err := h.saved(ctx, l, program, tableRaw)
-	if err != nil {
-		return nil, err
+// rawRules let through what engines from 28 on drop before it is routed; and give what comes over the link a state of its
+// own in connection tracking, if it is masqueraded: where bridged packets pass iptables, it was seen in the sender's
+// bridge already, and a connection that is known is not translated any more. Answers come without that mark, hence only
+// the original direction has it.
+func (l Link) rawRules(rules [][]string, v4 bool) (want [][]string) {
+	if len(l.Masquerade) > 0 && l.Name != "" {
+		want = append(want, l.rule(chainRawPrerouting, []string{"-i", l.Name}, "CT", "--zone-orig", zoneOfLink))
 	}
-	drops := slices.IndexFunc(rules, func(r []string) bool {
+	dropping := slices.ContainsFunc(rules, func(r []string) bool {
 		return r[0] == "-A" && slices.Contains(r, "!") && r[len(r)-1] == "DROP"
 	})
-	reached := map[string]bool{}
-	for i, r := range rules {
-		if r[0] != "-A" || !slices.Contains(r, l.comment()) {
-			continue
-		}
-		bridge := r[3]
-		if drops >= 0 && i < drops && slices.Contains(l.Bridges, bridge) && !reached[bridge] {
-			reached[bridge] = true
-			continue
-		}
-		if err := h.iptables(ctx, l, program, tableRaw, append([]string{"-D"}, r[1:]...)...); err != nil {
-			return changed, err
-		}
-	}
-	if drops < 0 {
-		return nil, nil
+	if !dropping {
+		return want
 	}
 	for _, bridge := range l.Bridges {
-		if reached[bridge] {
-			continue
-		}
-		spec := []string{"PREROUTING", "-i", bridge, "-m", "physdev", "--physdev-in", "veth+", "-m", "comment", "--comment", l.comment(), "-j", "ACCEPT"}
-		if err := h.iptables(ctx, l, program, tableRaw, append([]string{"-I"}, spec...)...); err != nil {
-			return changed, err
-		}
-		changed = append(changed, program+" -t raw: "+strings.Join(spec, " "))
+		want = append(want, l.rule(chainRawPrerouting, []string{"-i", bridge, "-m", "physdev", "--physdev-in", "veth+"}, "ACCEPT"))
 	}
-	return changed, nil
+	for _, p := range slices.Concat(l.Answered, l.Reached) {
+		spec := l.rule(chainRawPrerouting, []string{"-d", p.String()}, "ACCEPT")
+		if p.Addr().Is4() == v4 && !slices.ContainsFunc(want, func(w []string) bool { return slices.Equal(w, spec) }) {
+			want = append(want, spec)
+		}
+	}
+	return want
 }
+
+const (
+	chainRawPrerouting = "PREROUTING"
+	// zoneOfLink is the zone of connection tracking of what comes over the link and is masqueraded.
+	zoneOfLink = "5711"
+)
 
 // saved are the rules of a table, word by word; none where the host has no such program or no such table.
 func (h *Handle) saved(ctx context.Context, l Link, program, table string) ([][]string, error) {
@@ -224,98 +253,4 @@ func (h *Handle) run(ctx context.Context, l Link, program string, out *bytes.Buf
 		return fmt.Errorf("run %s %s: %w: %s", path, strings.Join(args, " "), err, strings.TrimSpace(complaint.String()))
 	}
 	return nil
-}
-
-// masqueradeLink writes the link's own table, whole, when it is not as wanted.
-func (h *Handle) masqueradeLink(l Link) (changed []string, err error) {
-	var opts []nftables.ConnOption
-	if h.ns > 0 {
-		opts = append(opts, nftables.WithNetNSFd(h.ns))
-	}
-	conn, err := nftables.New(opts...)
-	if err != nil {
-		return nil, fmt.Errorf("open nftables: %w", err)
-	}
-	tables, err := conn.ListTablesOfFamily(nftables.TableFamilyINet)
-	if err != nil {
-		return nil, fmt.Errorf("list nftables tables: %w", err)
-	}
-	have := slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == l.table() })
-	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: l.table()}
-	want := masqueradeRules(l)
-	switch {
-	case !have && len(want) == 0:
-		return nil, nil
-	case have && len(want) > 0 && sameMasquerade(conn, table, want):
-		return nil, nil
-	}
-	conn.AddTable(table)
-	conn.DelTable(table)
-	what := "removed table inet " + l.table()
-	if len(want) > 0 {
-		what = fmt.Sprintf("wrote table inet %s: masquerade %v", l.table(), l.Masquerade)
-		conn.AddTable(table)
-		chain := conn.AddChain(&nftables.Chain{
-			Name: chainNATOfLink, Table: table, Type: nftables.ChainTypeNAT,
-			Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
-		})
-		for i, r := range want {
-			conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: r, UserData: []byte(l.Masquerade[i].String())})
-		}
-	}
-	if err := conn.Flush(); err != nil {
-		return nil, fmt.Errorf("write nftables table inet %s: %w", l.table(), err)
-	}
-	return []string{what}, nil
-}
-
-const chainNATOfLink = "postrouting"
-
-// sameMasquerade says whether the table has one rule for each prefix, in order.
-func sameMasquerade(conn *nftables.Conn, table *nftables.Table, want [][]expr.Any) bool {
-	rules, err := conn.GetRules(table, &nftables.Chain{Name: chainNATOfLink, Table: table})
-	if err != nil || len(rules) != len(want) {
-		return false
-	}
-	for i, r := range rules {
-		if len(r.Exprs) != len(want[i]) {
-			return false
-		}
-		for j, e := range r.Exprs {
-			if have, ok := e.(*expr.Cmp); ok {
-				w, ok := want[i][j].(*expr.Cmp)
-				if !ok || !bytes.Equal(have.Data, w.Data) || have.Op != w.Op {
-					return false
-				}
-			}
-		}
-	}
-	return true
-}
-
-// masqueradeRules are one for each prefix: from it, and not back over the link.
-func masqueradeRules(l Link) [][]expr.Any {
-	name := append([]byte(l.Name), make([]byte, unix.IFNAMSIZ-len(l.Name))...)
-	var out [][]expr.Any
-	for _, p := range l.Masquerade {
-		fam, offset, size := byte(unix.NFPROTO_IPV4), uint32(12), uint32(4)
-		if p.Addr().Is6() {
-			fam, offset, size = unix.NFPROTO_IPV6, 8, 16
-		}
-		mask := make([]byte, size)
-		for i := range p.Bits() {
-			mask[i/8] |= 0x80 >> (i % 8)
-		}
-		out = append(out, []expr.Any{
-			&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{fam}},
-			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: size},
-			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: size, Mask: mask, Xor: make([]byte, size)},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: p.Masked().Addr().AsSlice()},
-			&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
-			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: name},
-			&expr.Masq{},
-		})
-	}
-	return out
 }
