@@ -26,7 +26,7 @@ type Link struct {
 	Name string // no longer than 15 bytes; "": no link, only Bridges
 	// Root is the directory under which the host's file system is seen, with its iptables programs; "" is "/".
 	Root       string
-	Masquerade []netip.Prefix // sources that are hidden where they leave by another link
+	Masquerade []netip.Prefix // sources that are hidden where packets of the link leave by another
 	Bridges    []string       // Docker's bridges whose containers the router leads
 	// Answered are networks whose containers may be answered from outside by their own addresses, Reached those whose
 	// containers may be reached so.

@@ -67,8 +67,9 @@ func sameNAT(conn *nftables.Conn, table *nftables.Table, want []natRule) bool {
 	return err == nil && slices.EqualFunc(rules, want, func(r *nftables.Rule, w natRule) bool { return string(r.UserData) == w.text })
 }
 
-// natRules keep the source of what is not to be hidden, which the engine's own rules would do, and hide the rest: from
-// each prefix, and not back over the link.
+// natRules keep the source of what is not to be hidden, which the engine's own rules would do, and hide the rest
+// of each prefix. All is about what came over the link (a kernel from 5.7 on knows that here): bridged packets, on the way
+// to the router, may pass this chain too.
 func (l Link) natRules() (out []natRule) {
 	for _, p := range l.Keep {
 		out = append(out, natRule{"keep " + p.String(), slices.Concat(l.from(), addressIn(p, false), keepSource(p.Addr().Is4()))})
@@ -79,10 +80,7 @@ func (l Link) natRules() (out []natRule) {
 		}
 	}
 	for _, p := range l.Masquerade {
-		to := []expr.Any{
-			&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1}, &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: linkName(l.Name)}, &expr.Masq{},
-		}
-		out = append(out, natRule{"masquerade " + p.String(), slices.Concat(addressIn(p, true), to)})
+		out = append(out, natRule{"masquerade " + p.String(), slices.Concat(l.from(), addressIn(p, true), []expr.Any{&expr.Masq{}})})
 	}
 	return out
 }
