@@ -9,7 +9,7 @@ demo='mmdebstrap:mmdebstrap ip:iproute2 nsenter:util-linux mount:mount'
 store='etcd:etcd-server etcdctl:etcd-client'
 test="$demo $store nft:nftables iptables:iptables ping:iputils-ping sysctl:procps"
 # CI also speaks with other routing daemons; at home those tests are skipped when they are missing.
-daemons='/usr/lib/frr/bgpd:frr bird:bird2'
+daemons='/usr/lib/frr/bgpd:frr bird:bird2 netplan:netplan.io /lib/systemd/systemd-networkd:systemd'
 case ${1:-} in
 demo) wanted=$demo ;;
 demo-store) wanted="$demo $store" ;;

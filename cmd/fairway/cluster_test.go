@@ -20,6 +20,7 @@ func TestClusterOutput(t *testing.T) {
 		{"cluster-status", "status", 0},
 		{"cluster-network", "network ls", 0},
 		{"cluster-ipam", "ipam show", 0},
+		{"cluster-check", "ipam check", 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			args := strings.Fields(tt.args)

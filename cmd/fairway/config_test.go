@@ -120,3 +120,16 @@ func TestConfigShow(t *testing.T) {
 		t.Error("show took -o yaml")
 	}
 }
+
+// Every config among the examples is one that works.
+func TestExamples(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join("..", "..", "examples", "*", "fairway.yaml"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("found %v, %v", files, err)
+	}
+	for _, path := range files {
+		if _, stderr, err := runConfig(t, "check", path); err != nil {
+			t.Errorf("%s: %v\n%s", path, err, stderr)
+		}
+	}
+}

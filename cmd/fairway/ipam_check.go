@@ -14,7 +14,7 @@ func newIPAMCheckCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Find what is held for nobody",
-		Long: `Compare addresses, endpoints and links with what the Docker engine and the kernel have, and list what is held for nobody. --fix ends that.
+		Long: `Compare addresses, endpoints and links with what the Docker engine and the kernel have, and list what is held for nobody. --fix ends that. With a store, blocks and explicit addresses are compared with it as well; what they do not agree on the agent settles by itself, or a person has to.
 
 It exits with 1 when something was found and not ended.`,
 		Example: `  fairway ipam check
@@ -58,6 +58,7 @@ func (a *app) leakText(leaks []api.Leak, fix bool) string {
 		return "Nothing is held for nobody.\n"
 	}
 	var b strings.Builder
+	fixable := false
 	for _, l := range leaks {
 		b.WriteString(wrap("", cut(clean(leakName(l)), longName+20)+", seen for "+age(a.now(), l.SeenSince)))
 		b.WriteString(wrap("  ", cut(clean(l.What), longText)))
@@ -66,8 +67,11 @@ func (a *app) leakText(leaks []api.Leak, fix bool) string {
 			b.WriteString(wrap("  ! ", l.Action+": "+l.Error))
 		case l.Fixed:
 			b.WriteString(wrap("  > ", "done: "+l.Action))
+		case l.ByHand:
+			b.WriteString(wrap("  - ", l.Action))
 		default:
 			b.WriteString(wrap("  > ", l.Action))
+			fixable = true
 		}
 	}
 	found := fmt.Sprintf("\n%s found", count(len(leaks), "leak"))
@@ -77,6 +81,8 @@ func (a *app) leakText(leaks []api.Leak, fix bool) string {
 		return b.String() + found + ", and ended.\n"
 	case fix:
 		return b.String() + fmt.Sprintf("%s, %d of them not ended.\n", found, left)
+	case !fixable:
+		return b.String() + found + ".\n"
 	}
 	return b.String() + found + ". `fairway ipam check --fix` does what stands behind \">\".\n"
 }

@@ -42,7 +42,7 @@ Environment:
 	}
 	cmd.AddCommand(newLabUpCommand(), newLabDownCommand(), newLabStatusCommand(), newLabExecCommand(),
 		newLabDockerCommand(), newLabAgentCommand(), newLabEngineCommand(), newLabLinkCommand(),
-		newLabAddCommand(), newLabStoreCommand(), newLabDemoCommand(), newLabRootfsCommand(), newLabInitCommand())
+		newLabAddCommand(), newLabStoreCommand(), newLabRebootCommand(), newLabDemoCommand(), newLabRootfsCommand(), newLabInitCommand())
 	return cmd
 }
 
@@ -127,6 +127,7 @@ func newLabUpCommand() *cobra.Command {
 	f.BoolVar(&o.NoAgent, "no-agent", false, "do not start fairway agents")
 	f.StringVar(&o.Agent, "agent", "", "`PROGRAM` to run as agent; default: this one")
 	f.StringVar(&daemon, "daemon-json", "", "`JSON` of engine settings that differ, like '{\"live-restore\": false}' to try Swarm")
+	f.BoolVar(&o.Disk, "disk", false, "keep the state of engines and agents on disk, in the lab's directory, so that hosts can be rebooted")
 	f.BoolVar(&o.IPForward, "ip-forward", false, "turn IPv4 forwarding on before the engines start, so that they leave FORWARD at ACCEPT")
 	return cmd
 }

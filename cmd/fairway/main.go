@@ -107,10 +107,12 @@ func newRoot(a *app) *cobra.Command {
 	root.PersistentFlags().StringVar(&a.socket, "socket", a.socket, "socket `FILE` of the agent (default $FAIRWAY_SOCKET or /run/fairway/"+api.SocketName+")")
 	root.AddCommand(
 		newAgentCommand(), newStatusCommand(a), newPsCommand(a), newNetworkCommand(a), newNodeCommand(a), newIPAMCommand(a), newRouteCommand(a), newPeerCommand(a),
-		newRouterCommand(a), newConfigCommand(), newLabCommand(), newCleanupCommand(a), newVersionCommand(), newCompletionCommand(), newDocsCommand(),
+		newExportCommand(a), newRouterCommand(a),
+		newConfigCommand(), newDockerBridgeCommand(a), newLabCommand(), newCleanupCommand(a), newVersionCommand(), newCompletionCommand(), newDocsCommand(),
 	)
 	root.SetUsageTemplate(strings.NewReplacer(
 		"FlagUsages", fmt.Sprintf("FlagUsagesWrapped %d", screen),
+		"for more information about a command", "for more about a command",
 		"{{if .Runnable}}", "{{if and .Runnable (not .HasAvailableSubCommands)}}", // a group only shows its help
 	).Replace(root.UsageTemplate()))
 	for _, c := range tree(root) {

@@ -19,7 +19,7 @@ func newNetworkCreateCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create NAME",
 		Short: "Make a network on every node of the cluster",
-		Long: `Record a network in the store; every node with Docker makes the Docker network of that name, and so does one that joins later. The flags are those of docker network create; without --subnet the next free subnet of the config's pools is taken. IPv6 is on when there is an IPv6 subnet.
+		Long: `Record a network in the store; every node with Docker makes the Docker network of that name, and so does one that joins later. The flags are those of docker network create; without an IPv4 --subnet the next free subnet of the config's pools is taken. IPv6 is on when there is an IPv6 subnet.
 
 The command waits up to 10 s until every node that is alive has the network, and shows how it stands on each. It exits with 1 when one has it not; what is recorded stays, and the node makes it once it can.`,
 		Example: `  fairway network create front --subnet 10.9.0.0/16

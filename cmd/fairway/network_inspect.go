@@ -41,6 +41,9 @@ func newNetworkInspectCommand(a *app) *cobra.Command {
 			return err
 		}
 		if n.Cluster != nil {
+			if _, err := fmt.Fprintln(w); err != nil {
+				return err
+			}
 			if err := nodesOfNetwork(n.Cluster.Nodes, a.now()).write(w, painterFor(w)); err != nil {
 				return err
 			}
@@ -96,6 +99,7 @@ func (a *app) networkText(n api.Network) string {
 	b.WriteString(wrap("", cut(clean(networkName(n)), screen)))
 	field("ID", n.ID)
 	field("Mode", networkMode(n))
+	field("Bridge", n.Bridge)
 	for _, s := range n.Subnets {
 		text := s.Prefix.String()
 		if s.Gateway.IsValid() {

@@ -170,6 +170,7 @@ func clusterNode() *sample {
 	s.ipam.Pools[0].List = append(s.ipam.Pools[0].List,
 		api.Block{CIDR: prefix("10.9.0.128/26"), Node: "host2", Origin: "store", Away: true, Since: ago(39 * day)},
 		api.Block{CIDR: prefix("10.9.0.192/26"), Node: "host3", Origin: "store", Away: true, Since: ago(day), Problem: "this node held it until the store gave it to host3"})
+	s.leaks = append(s.leaks, api.Leak{Kind: "block", What: "block 10.9.0.192/26 was this node's, and is node host3's by the store", SeenSince: now, Action: "nothing: the agent settles it", ByHand: true})
 	s.ipam.Holdings = append(s.ipam.Holdings, api.Holding{Address: addr("10.9.200.8"), Kind: "container", State: "held", Network: "front", Endpoint: epB, Node: "host2", Away: true, Since: ago(day)})
 	return s
 }

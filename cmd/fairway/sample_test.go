@@ -112,7 +112,9 @@ func usual() *sample {
 			Underlay: api.Underlay{Interface: "eth0", Address: addr("10.77.0.11"), Address6: addr("fd00:77::11"), MTU: 1500, Why: "source address towards the default route"},
 			Engine:   api.Engine{Enabled: true, Socket: "/run/docker.sock", Reachable: true, Version: "28.5.1", APIVersion: "1.51", LiveRestore: true},
 			Plugin:   api.Plugin{Socket: "/run/docker/plugins/fairway.sock", Driver: "fairway", Ready: true},
-			Fabric: api.Fabric{Name: "bgp", Converged: true, PeersConfigured: 2, PeersEstablished: 2, Learned: 14, Announced: 3, Peers: []api.Peer{
+			Fabric: api.Fabric{Name: "bgp", Converged: true, PeersConfigured: 2, PeersEstablished: 2, Learned: 14, Announced: 3, Prefixes: []api.Announced{
+				{Prefix: prefix("10.9.0.0/26"), Kind: "block"}, {Prefix: prefix("10.9.200.7/32"), Kind: "address"}, {Prefix: prefix("fd00:9::/122"), Kind: "block"},
+			}, Peers: []api.Peer{
 				{
 					Name: "10.77.0.12", Address: addr("10.77.0.12"), Link: "eth0", ASN: 64512, RouterID: addr("10.77.0.12"), Node: "host2", State: "established",
 					Since: ago(2 * day), BFD: "up", Received: 7, Sent: 3, HoldTime: api.Seconds(9 * time.Second),

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -54,10 +55,12 @@ type Agent struct {
 
 	loop    *loop
 	rib     *rib.Table
+	docker  dockerNetworks
 	metrics *api.Metrics
 	plug    *plugin.Server
 	mesh    meshState
 	drain   drainKeeper
+	guests  guests
 	// networks is always there, and runs on nodes with a store and an engine.
 	networks *networks
 
@@ -82,6 +85,7 @@ func New(opt Options) *Agent {
 	}
 	a.networks = newNetworks(a)
 	a.drain.mark = func() { a.loop.mark() }
+	a.guests.mark = a.drain.mark
 	a.loop = newLoop(opt.Log)
 	a.loop.fab = a.fabric
 	a.loop.input = a.input
@@ -191,6 +195,9 @@ func (a *Agent) open(ctx context.Context, g *errgroup.Group, local *store.Local)
 	book, err := cnm.Load(ctx, local, a.ipamOptions(a.config()), a.bookNode())
 	if err != nil {
 		return fmt.Errorf("state file in %s: %w", a.config().State, err)
+	}
+	if err := a.docker.load(ctx, local); err != nil {
+		return err
 	}
 	restarted, err := a.sameBoot(ctx, local, book)
 	if err != nil {
@@ -313,9 +320,17 @@ func (a *Agent) nodeName() string {
 
 // ipamOptions is what the config says about addresses.
 func (a *Agent) ipamOptions(cfg *config.Config) ipam.Options {
-	p := ipam.Plan{Shared: len(cfg.Store.Etcd.Endpoints) > 0, Alone: len(cfg.BGP.Peers) == 0 && len(cfg.Nodes) == 0 && (cfg.Fabric == config.FabricBGP || cfg.Fabric == config.FabricNone)}
-	for _, pool := range cfg.Pools {
-		p.Pools = append(p.Pools, ipam.PoolPlan{CIDR: pool.CIDR, BlockSize: pool.BlockSize, Block: pool.Block, Size: pool.Size})
+	p := ipam.Plan{
+		Shared: len(cfg.Store.Etcd.Endpoints) > 0,
+		Alone:  len(cfg.BGP.Peers) == 0 && len(cfg.Nodes) == 0 && (cfg.Fabric == config.FabricBGP || cfg.Fabric == config.FabricNone),
+	}
+	given := givenBlockSizes(cfg)
+	for i, pool := range cfg.Pools {
+		plan := ipam.PoolPlan{CIDR: pool.CIDR, BlockSize: pool.BlockSize, Block: pool.Block, Size: pool.Size}
+		if given[i] {
+			plan.NodeSize = pool.BlockSize
+		}
+		p.Pools = append(p.Pools, plan)
 	}
 	return ipam.Options{Now: time.Now, HoldDown: cfg.IPAM.HoldDown, Plan: p}
 }
@@ -323,7 +338,7 @@ func (a *Agent) ipamOptions(cfg *config.Config) ipam.Options {
 // bookNode is what the book may ask of the node.
 func (a *Agent) bookNode() cnm.Node {
 	n := cnm.Node{
-		Heard: a.heard, Taken: a.taken, Changed: func() { a.loop.mark() }, Refuse: a.refuse, Announced: a.announced,
+		Heard: a.heard, Taken: a.taken, Link: a.foreignLink, Changed: func() { a.loop.mark() }, Refuse: a.refuse, Announced: a.announced,
 	}
 	if len(a.config().Store.Etcd.Endpoints) > 0 {
 		n.Network = a.clusterNetwork
@@ -331,10 +346,11 @@ func (a *Agent) bookNode() cnm.Node {
 	return n
 }
 
-// heard is what the rib knows of an address: its holder elsewhere.
+// heard is what the rib knows of an address: its holder elsewhere. A route of the whole pool, from a router before all
+// nodes, or of everything, says nothing about one address.
 func (a *Agent) heard(addr netip.Addr) (string, bool) {
 	r, ok := a.rib.Covering(addr)
-	if !ok || len(r.Paths) == 0 {
+	if !ok || len(r.Paths) == 0 || a.wholePool(r.Prefix, addr) {
 		return "", false
 	}
 	p := r.Paths[0]
@@ -344,11 +360,25 @@ func (a *Agent) heard(addr netip.Addr) (string, bool) {
 	return fmt.Sprintf("%s (%s)", p.Peer, r.Prefix), true
 }
 
+// wholePool says whether a prefix holds all of the pool that an address is in.
+func (a *Agent) wholePool(p netip.Prefix, addr netip.Addr) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.ContainsFunc(a.pools, func(pool netip.Prefix) bool {
+		return pool.Contains(addr) && p.Bits() <= pool.Bits()
+	})
+}
+
 // taken names a connected subnet of the node that lies in the way of a pool.
 func (a *Agent) taken(p netip.Prefix) (string, bool) {
 	facts, err := a.kern.readFacts(context.Background())
 	if err != nil {
 		return "", false
+	}
+	for _, s := range a.config().DockerBridge.Subnets() {
+		if s.Overlaps(p) {
+			return fmt.Sprintf("%s of dockerBridge in the config", s), true
+		}
 	}
 	for _, l := range sortedLinks(facts) {
 		for _, have := range l.Addrs {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -11,8 +12,11 @@ import (
 const emptyInterval = time.Minute
 
 // heardBlock says whether a route is heard that has all of a block, and not the whole pool: another node's own part of it,
-// or a block whose record was lost.
+// or a block whose record was lost. Docker's default bridge of this node is in nobody's name in the store either.
 func (a *Agent) heardBlock(pool, block netip.Prefix) (string, bool) {
+	if slices.ContainsFunc(a.config().DockerBridge.Subnets(), block.Overlaps) {
+		return "Docker's default bridge of this node", true
+	}
 	r, ok := a.rib.Covering(block.Addr())
 	if !ok || r.Prefix.Bits() <= pool.Bits() || !r.Prefix.Overlaps(block) {
 		return "", false

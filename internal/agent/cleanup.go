@@ -51,6 +51,9 @@ func Cleanup(ctx context.Context, opt CleanupOptions) (gone []string, err error)
 	if st.Table {
 		gone = append(gone, "nftables table inet "+kernel.TableName)
 	}
+	if st.Bridge {
+		gone = append(gone, "nftables table bridge "+kernel.TableName)
+	}
 	for _, f := range []struct {
 		name  string
 		jumps []string

@@ -153,6 +153,12 @@ func (v *engineView) look(ctx context.Context) error {
 			}
 		}
 	}
+	announced, err := v.client.Labelled(ctx, "bridge", labelAnnounce)
+	if err != nil {
+		return err
+	}
+	v.a.takeDockerNetworks(ctx, announced)
+	v.a.lookAtLinks()
 	s.At = time.Now()
 	if s.Version != v.state().Version {
 		v.a.loop.mark() // this node's record says which engine it has

@@ -180,6 +180,9 @@ func (l *loop) once(ctx context.Context, res *result) error {
 		if _, bad := failed[a.Needs]; bad && a.Needs.Dst.IsValid() {
 			continue
 		}
+		if a.Link != "" && linkErrs[a.Link] != nil {
+			continue
+		}
 		announce[p] = fabric.Announcement{Kind: a.Kind, GracefulShutdown: a.GracefulShutdown}
 	}
 	errs = append(errs, fab.Announce(ctx, announce))

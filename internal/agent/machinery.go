@@ -35,6 +35,9 @@ type machinery struct {
 	firewall  bool                                 // seen as wanted
 	facts     *kernel.Facts                        // nil: to be read
 	since     map[kernel.RouteKey]time.Time        // of routes set by this run; for listings
+	// masquerade is what was in force last, with all flows on their right sides; nil: not known.
+	masquerade *kernel.Masquerade
+	unswept    *sides // of a sweep that failed
 }
 
 func newMachinery(log *slog.Logger, rt *rtnl.Handle, fw *nft.Handle) *machinery {
@@ -175,6 +178,9 @@ func (m *machinery) readFacts(ctx context.Context) (kernel.Facts, error) {
 // apply makes the kernel agree with the whole set. Learned routes that nobody wants are left alone until every source
 // has reported (prune): they may be an earlier run's, about to be learned again.
 func (m *machinery) apply(ctx context.Context, want kernel.State, prune bool) ([]reconcile.Report, failedRoutes, map[string]error) {
+	if !prune {
+		want.Firewall.Masquerade = m.stillKnown(ctx, want.Firewall.Masquerade)
+	}
 	m.mu.Lock()
 	before := m.want
 	m.want = want
@@ -276,6 +282,7 @@ func byLinkErrors(links *reconcile.Sync[string, kernel.Link], addrs *reconcile.S
 	for k, err := range neighs.Errors() {
 		add(k.Link, fmt.Errorf("neighbour %s on %s: %w", k.IP, k.Link, err))
 	}
+	defer ofBridge(out, links.Desired)
 	for k, err := range routes.Errors() {
 		for _, h := range routes.Desired[k].NextHops {
 			if !h.Via.IsValid() {

@@ -40,19 +40,25 @@ func (a *Agent) input(ctx context.Context) (plan.Input, error) {
 	}
 	in := plan.Input{
 		Node:     a.planNode(cfg, u, facts),
+		Egress:   egressInput(cfg, u, facts),
 		Networks: snap.Networks, Endpoints: snap.Endpoints, Heard: a.rib.Snapshot(), Facts: facts,
 	}
-	in.Fenced, in.Drain = snap.Fenced, a.drainPhase(ctx)
+	a.egressCluster(&in.Egress)
+	in.Fenced, in.Drain, in.Docker = snap.Fenced, a.drainPhase(ctx), a.docker.list()
 	for _, b := range snap.Blocks {
 		if !slices.Contains(snap.Fenced, b.CIDR) {
 			in.Blocks = append(in.Blocks, b.CIDR)
 		}
+	}
+	if cfg.Fabric == config.FabricBGP {
+		in.Aggregates = cfg.BGP.Aggregate
 	}
 	for _, r := range cfg.Routes {
 		if r.Announce {
 			in.Announce = append(in.Announce, r.To)
 		}
 	}
+	in.Guests = a.guests.prefixes(time.Now())
 	return in, nil
 }
 
@@ -85,7 +91,7 @@ var (
 
 // tellPools lets the fabric take routes inside the subnets of networks as well as inside the config's pools.
 func (a *Agent) tellPools(cfg *config.Config, networks []cnm.Network) {
-	var pools []netip.Prefix
+	pools := cfg.DockerBridge.Pools()
 	for _, p := range cfg.Pools {
 		pools = append(pools, p.CIDR)
 	}

@@ -118,7 +118,11 @@ func (s *firewallStage) Set(ctx context.Context) {
 	if s.known {
 		return
 	}
+	old := s.m.flowsBefore(ctx)
 	s.changed, s.err = s.m.fw.Apply(ctx, s.want)
+	if s.err == nil {
+		s.err = s.m.flowsAfter(ctx, old, s.want.Masquerade, s.changed)
+	}
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()
 	s.m.firewall = s.err == nil

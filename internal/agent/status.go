@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -60,12 +62,14 @@ func (a *Agent) Status(ctx context.Context) (api.Status, error) {
 	return s, nil
 }
 
-func routeKind(_ kernel.RouteKey, r kernel.Route) string {
+func routeKind(key kernel.RouteKey, r kernel.Route) string {
 	switch {
 	case r.Type == kernel.Blackhole:
 		return "block"
 	case learned(r):
 		return "learned"
+	case !key.Dst.IsSingleIP():
+		return "block"
 	}
 	return "container"
 }
@@ -86,9 +90,18 @@ func (a *Agent) bookStatus(ctx context.Context, s *api.Status, snap cnm.Snapshot
 
 func (a *Agent) fabricStatus(ctx context.Context, s *api.Status, res result) {
 	st := a.fabric().Status()
+	configured := 0
+	for _, p := range a.config().BGP.Peers {
+		if !p.Range.IsValid() {
+			configured++
+		}
+	}
 	s.Fabric = api.Fabric{
 		Name: st.Name, Converged: st.Converged,
-		Learned: a.rib.Len(), Announced: len(res.Announced), Peers: []api.Peer{},
+		Learned: a.rib.Len(), Announced: len(res.Announced), Peers: []api.Peer{}, Prefixes: []api.Announced{},
+	}
+	for _, p := range slices.SortedFunc(maps.Keys(res.Announced), netip.Prefix.Compare) {
+		s.Fabric.Prefixes = append(s.Fabric.Prefixes, api.Announced{Prefix: p, Kind: res.Announced[p].Kind})
 	}
 	peers, err := a.Peers(ctx)
 	if err != nil {
@@ -137,6 +150,8 @@ func (a *Agent) conditionsNow(cfg *config.Config, s api.Status, res result, eng 
 			"the Docker engine does not answer at %s%s", cfg.Docker.Socket, because(errText(eng.Err)))
 	}
 	f.tables(s)
+	a.dockerConditions(context.Background(), &f, res)
+	a.bridgeConditions(context.Background(), &f, res)
 	return append(f, a.firewallConditions()...)
 }
 

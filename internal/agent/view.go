@@ -77,6 +77,9 @@ func (a *Agent) Networks(context.Context) ([]api.Network, error) {
 		if v.MTU == 0 {
 			v.MTU = mtu
 		}
+		if n.Mode == cnm.PerNode {
+			v.Bridge = n.BridgeName()
+		}
 		for _, s := range n.Subnets {
 			v.Subnets = append(v.Subnets, api.Subnet{Prefix: s.Prefix, Gateway: s.Gateway})
 			for _, b := range snap.Blocks {
@@ -126,9 +129,10 @@ func (a *Agent) Routes(context.Context) ([]api.Route, error) {
 		if v.InKernel {
 			v.Since = cmp.Or(since[key], a.started)
 		}
-		if r.Type == kernel.Blackhole {
-			v.Kind = "block"
-		} else if len(r.NextHops) > 0 {
+		if r.Type == kernel.Blackhole || !key.Dst.IsSingleIP() {
+			v.Kind = cmp.Or(res.Output.Announce[key.Dst].Kind, "block")
+		}
+		if len(r.NextHops) > 0 {
 			v.Link = r.NextHops[0].Link
 		}
 		out = append(out, v)
@@ -138,6 +142,7 @@ func (a *Agent) Routes(context.Context) ([]api.Route, error) {
 			out = append(out, learnedRoutes(names, h, kernel.Route{}, "not used: no next hop is on a link of this node")...)
 		}
 	}
+	out = append(out, a.guests.routes(a.nodeName(), time.Now())...)
 	slices.SortFunc(out, func(x, y api.Route) int {
 		if c := x.Prefix.Compare(y.Prefix); c != 0 {
 			return c

@@ -35,7 +35,8 @@ func (a *Agent) overview() (overview.Cluster, bool) {
 	a.mu.Unlock()
 	o := overview.Cluster{
 		View: c.View(), Health: c.Health(), ID: c.ID(), Self: a.selfNode(cfg, u), Drain: a.drainView(), Now: time.Now(), Up: time.Since(a.started),
-		Where: "etcd at " + strings.Join(cfg.Store.Etcd.Endpoints, ", "),
+		Bridge: cfg.DockerBridge.Subnets(),
+		Where:  "etcd at " + strings.Join(cfg.Store.Etcd.Endpoints, ", "),
 	}
 	if book := a.bookNow(); book != nil {
 		o.Claims = book.Claims()

@@ -106,7 +106,7 @@ func usageOf(p ipam.Pool, u ipam.PoolUsage) api.PoolUsage {
 		Held: clamp(u.Total.Held + u.Outside), Resting: clamp(u.Total.Resting), Free: clamp(u.Total.Free),
 	}
 	most := float64(u.Total.Size)
-	if len(p.Own) == 0 { // more blocks can be claimed: all of the pool but the static range
+	if len(p.Own) == 0 && !p.PerNode { // more blocks can be claimed: all of the pool but the static range
 		most = math.Exp2(float64(p.CIDR.Addr().BitLen() - p.CIDR.Bits()))
 		if p.Static.IsValid() {
 			most -= math.Exp2(float64(p.Static.Addr().BitLen() - p.Static.Bits()))

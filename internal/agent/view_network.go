@@ -23,13 +23,9 @@ func (a *Agent) designNetwork(v *cluster.View, req api.NetworkRequest) (cluster.
 	if have, ok := v.Networks[req.Name]; ok && have.Value.Removing.IsZero() {
 		return n, nil, fmt.Errorf("there is one of the name: made on node %s at %s", have.Value.By, have.Value.Created.Format(clockText))
 	}
-	subnets := req.Subnets
-	if len(subnets) == 0 {
-		free, err := a.freeSubnet(v)
-		if err != nil {
-			return n, nil, err
-		}
-		subnets = []api.Subnet{{Prefix: free}}
+	subnets, err := a.subnetsFor(v, req)
+	if err != nil {
+		return n, nil, err
 	}
 	checked := make([]cnm.Subnet, 0, len(subnets))
 	for _, s := range subnets {
@@ -42,7 +38,7 @@ func (a *Agent) designNetwork(v *cluster.View, req api.NetworkRequest) (cluster.
 	}
 	var pools []cluster.Pool
 	for _, s := range subnets {
-		shape, err := ipam.ShapeOf(s.Prefix, a.blockSizeIn(s.Prefix), staticIn(static, s.Prefix))
+		shape, err := a.shapeOf(req, s.Prefix, static)
 		if err != nil {
 			return n, nil, err
 		}
@@ -52,6 +48,29 @@ func (a *Agent) designNetwork(v *cluster.View, req api.NetworkRequest) (cluster.
 		pools = append(pools, cluster.Pool{CIDR: s.Prefix, BlockSize: shape.BlockSize, Static: shape.Static, Network: req.Name})
 	}
 	return n, pools, nil
+}
+
+// shapeOf says how a subnet is cut: into blocks, or into a part for each node.
+func (a *Agent) shapeOf(req api.NetworkRequest, subnet netip.Prefix, static []netip.Prefix) (ipam.Shape, error) {
+	if cnm.Mode(req.Options[cnm.OptMode]) == cnm.PerNode {
+		return ipam.NodeShape(subnet, a.nodeSizeIn(subnet))
+	}
+	return ipam.ShapeOf(subnet, a.blockSizeIn(subnet), staticIn(static, subnet))
+}
+
+// subnetsFor are the subnets asked for, and an IPv4 one if none of them is: engines before 28 make no network without.
+func (a *Agent) subnetsFor(v *cluster.View, req api.NetworkRequest) ([]api.Subnet, error) {
+	if slices.ContainsFunc(req.Subnets, func(s api.Subnet) bool { return s.Prefix.Addr().Is4() }) {
+		return req.Subnets, nil
+	}
+	free, err := a.freeSubnet(v)
+	if err != nil && len(req.Subnets) > 0 {
+		return nil, fmt.Errorf("beside %s it needs an IPv4 subnet, which engines before 28 make no network without: %w", req.Subnets[0].Prefix, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return append([]api.Subnet{{Prefix: free}}, req.Subnets...), nil
 }
 
 const clockText = "2006-01-02 15:04:05"
@@ -74,6 +93,18 @@ func checkNetworkName(name string) error {
 func (a *Agent) blockSizeIn(subnet netip.Prefix) int {
 	for _, p := range a.config().Pools {
 		if p.CIDR.Bits() <= subnet.Bits() && p.CIDR.Overlaps(subnet) {
+			return p.BlockSize
+		}
+	}
+	return 0
+}
+
+// nodeSizeIn is what the config's file says of a node's part of a subnet; 0: nothing. The default size of blocks is none.
+func (a *Agent) nodeSizeIn(subnet netip.Prefix) int {
+	cfg := a.config()
+	given := givenBlockSizes(cfg)
+	for i, p := range cfg.Pools {
+		if given[i] && p.CIDR.Bits() <= subnet.Bits() && p.CIDR.Overlaps(subnet) {
 			return p.BlockSize
 		}
 	}

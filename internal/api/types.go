@@ -80,7 +80,9 @@ type Fabric struct {
 	PeersEstablished int    `json:"peers_established"`
 	Learned          int    `json:"learned"`   // prefixes heard from others
 	Announced        int    `json:"announced"` // prefixes told to others
-	Peers            []Peer `json:"peers"`
+	// Prefixes are those: what this node has for others to reach, sorted.
+	Prefixes []Announced `json:"prefixes"`
+	Peers    []Peer      `json:"peers"`
 }
 
 // PoolUsage is how much of a pool is used on this node.
@@ -153,7 +155,7 @@ type Container struct {
 // Announced is a prefix told to other nodes.
 type Announced struct {
 	Prefix netip.Prefix `json:"prefix"`
-	Kind   string       `json:"kind"` // block, address, route
+	Kind   string       `json:"kind"` // block, address, aggregate, route
 }
 
 // Network is a Docker network of our driver on this node, or one of the cluster that this node has not made yet.
@@ -163,6 +165,7 @@ type Network struct {
 	Mode      string            `json:"mode"`
 	Internal  bool              `json:"internal"`
 	MTU       int               `json:"mtu"` // bytes; effective
+	Bridge    string            `json:"bridge,omitempty"`
 	Subnets   []Subnet          `json:"subnets"`
 	Blocks    []netip.Prefix    `json:"blocks"` // of this node, inside the subnets
 	Endpoints int               `json:"endpoints"`
@@ -181,8 +184,8 @@ type Subnet struct {
 // Route is one path to a prefix; a prefix with several ways is listed once for each.
 type Route struct {
 	Prefix   netip.Prefix `json:"prefix"`
-	Kind     string       `json:"kind"`           // container, block, learned, static
-	Via      netip.Addr   `json:"via,omitzero"`   // next hop; zero: on the link itself, or a blackhole (block)
+	Kind     string       `json:"kind"`           // container, block, aggregate, guest, learned, static
+	Via      netip.Addr   `json:"via,omitzero"`   // next hop; zero: on the link itself, or a blackhole (block, aggregate)
 	Link     string       `json:"link,omitempty"` // "" for a blackhole, and while no link reaches the next hop
 	Source   string       `json:"source"`         // local, static, store, bgp
 	Peer     string       `json:"peer,omitempty"` // who told it
@@ -192,6 +195,16 @@ type Route struct {
 	Since    time.Time    `json:"since,omitzero"`
 	Problem  string       `json:"problem,omitempty"`
 }
+
+// Guest is a program of this machine that routes networks of its own, whose prefixes other nodes are told.
+type Guest struct {
+	Name     string         `json:"name"`     // tells guests apart: 1..64 bytes
+	Link     string         `json:"link"`     // by which this machine reaches the prefixes, for listings
+	Prefixes []netip.Prefix `json:"prefixes"` // all of them; none: the guest goes
+}
+
+// GuestTime is how long what a guest said holds, unless it says it again.
+const GuestTime = 30 * time.Second
 
 // Peer is one session of the fabric.
 type Peer struct {
@@ -268,7 +281,8 @@ type Leak struct {
 	Network   string     `json:"network,omitempty"`
 	What      string     `json:"what"` // what is wrong, in words
 	SeenSince time.Time  `json:"seen_since"`
-	Action    string     `json:"action"` // what --fix does, or did
+	Action    string     `json:"action"`            // what --fix does, or did; with ByHand, what there is to do
+	ByHand    bool       `json:"by_hand,omitempty"` // --fix leaves it alone
 	Fixed     bool       `json:"fixed"`
 	Error     string     `json:"error,omitempty"` // why it could not be fixed
 }

@@ -323,9 +323,9 @@ func (c *cache) kindOf(key string) (k kind, rest string, ok bool) {
 	return nil, "", false
 }
 
-// until waits for the cache to reach a revision, for at most d.
-func (c *cache) until(rev uint64, d time.Duration, done <-chan struct{}) {
-	timer := time.NewTimer(d)
+// until waits for the cache to reach a revision, for at most catchUp.
+func (c *cache) until(rev uint64, done <-chan struct{}) {
+	timer := time.NewTimer(catchUp)
 	defer timer.Stop()
 	for {
 		c.mu.Lock()
@@ -348,8 +348,7 @@ func (c *cache) until(rev uint64, d time.Duration, done <-chan struct{}) {
 func (v *View) newer() []string {
 	var out []string
 	for _, err := range v.Unread {
-		var n *NewerError
-		if errors.As(err, &n) {
+		if n, ok := errors.AsType[*NewerError](err); ok {
 			out = append(out, n.Error())
 		}
 	}

@@ -77,8 +77,8 @@ func (c *Cluster) heldBlock(v *View, spec PoolSpec, b Block, addr netip.Addr) *H
 	}
 }
 
-// claimable says why nothing can be claimed now.
-func (c *Cluster) claimable(v *View) error {
+// member says why this node cannot write any claims now.
+func (c *Cluster) member(v *View) error {
 	if err := c.unreachable(); err != nil {
 		return err
 	}
@@ -130,8 +130,8 @@ func (c *Cluster) claimBlock(ctx context.Context, spec PoolSpec, covering netip.
 	}
 	defer release()
 	for try := 0; ctx.Err() == nil; try++ {
-		v := c.View()
-		if err := c.claimable(v); err != nil {
+		v, began := c.View(), c.cfg.Now()
+		if err := c.member(v); err != nil {
 			return Block{}, err
 		}
 		t := c.claimTxn(v)
@@ -148,14 +148,21 @@ func (c *Cluster) claimBlock(ctx context.Context, spec PoolSpec, covering netip.
 		} else {
 			cidr, err = c.freeBlock(v, spec, c.firstChoice(spec), try > 0)
 		}
+		if err == nil {
+			err = c.quiet()
+		}
 		if err != nil {
 			return Block{}, err
 		}
 		b := Block{CIDR: cidr, Pool: spec.CIDR, Node: c.Name(), NodeID: c.ID(), Claimed: c.cfg.Now().UTC()}
-		switch err := c.write(ctx, v, t, b.Key(), seen, b); {
-		case errors.Is(err, store.ErrConflict):
+		rev, err := c.write(ctx, v, t, b.Key(), seen, b)
+		if errors.Is(err, store.ErrConflict) {
 			continue
-		case err != nil:
+		}
+		if err == nil {
+			err = c.confirm(ctx, rev, began, func(v *View) uint64 { return v.Blocks[BlockKey{b.Pool, b.CIDR}].Revision })
+		}
+		if err != nil {
 			return Block{}, err
 		}
 		return b, c.enter(ctx, b)
@@ -177,18 +184,18 @@ func (c *Cluster) enter(ctx context.Context, b Block) error {
 
 // write adds a record to a transaction that compares the revision seen of it, and commits. After a conflict it waits
 // until the cache has moved: what was in the way is in there.
-func (c *Cluster) write(ctx context.Context, v *View, t store.Txn, key string, seen uint64, rec any) error {
+func (c *Cluster) write(ctx context.Context, v *View, t store.Txn, key string, seen uint64, rec any) (uint64, error) {
 	text, err := Encode(rec)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	t.If = append(t.If, store.Compare{Key: key, Revision: seen})
 	t.Put[key] = text
-	_, err = c.commit(ctx, t)
+	rev, err := c.commit(ctx, t)
 	if errors.Is(err, store.ErrConflict) {
-		c.cache.until(v.Revision+1, catchUp, ctx.Done())
+		c.cache.until(v.Revision+1, ctx.Done())
 	}
-	return err
+	return rev, err
 }
 
 // blockWith is the block with the address, if it is nobody's, or this node's in the store: then it is written again, so
@@ -209,12 +216,20 @@ func (c *Cluster) blockWith(ctx context.Context, v *View, spec PoolSpec, addr ne
 	case e.Revision != 0 && !c.mine(e.Value.NodeID) && !removed(v, e.Value.NodeID):
 		return netip.Prefix{}, 0, c.heldBlock(v, spec, e.Value, addr)
 	case e.Revision != 0:
-		return cidr, e.Revision, nil
+		return cidr, e.Revision, c.oldClaim(v, key.String(), e.Value.Claimed)
 	}
 	if err := c.notOurs(v, key.String(), cidr, spec); err != nil {
 		return netip.Prefix{}, 0, fmt.Errorf("address %v: %w", addr, err)
 	}
 	return cidr, 0, nil
+}
+
+// oldClaim says why what the store says is this node's may be another's all the same.
+func (c *Cluster) oldClaim(v *View, key string, claimed time.Time) error {
+	if err := c.ghosted(v, key); err != nil {
+		return err
+	}
+	return c.ofOldCopy(claimed)
 }
 
 // removed says that the node with the ID was removed by hand: what is left of it is nobody's.
@@ -262,33 +277,49 @@ func (c *Cluster) claimAddress(ctx context.Context, spec PoolSpec, addr netip.Ad
 	defer release()
 	a := Address{Addr: addr, Pool: spec.CIDR, Node: c.Name(), NodeID: c.ID(), Endpoint: endpoint, Claimed: c.cfg.Now().UTC()}
 	for ctx.Err() == nil {
-		v := c.View()
-		if err := c.claimable(v); err != nil {
+		v, began := c.View(), c.cfg.Now()
+		if err := c.member(v); err != nil {
 			return Address{}, err
 		}
 		t := c.claimTxn(v)
 		if err := c.addPool(&t, v, spec); err != nil {
 			return Address{}, err
 		}
-		e, err := current(ctx, c, a.Key(), v.Addresses[AddressKey{spec.CIDR, addr}], func(a Address) bool { return c.mine(a.NodeID) })
-		switch {
-		case err != nil:
+		seen, err := c.addressToClaim(ctx, v, a)
+		if err != nil {
 			return Address{}, err
-		case e.Revision != 0 && !c.mine(e.Value.NodeID) && !removed(v, e.Value.NodeID):
-			return Address{}, &HeldError{
-				What: "it", Node: e.Value.Node, Endpoint: e.Value.Endpoint, Since: e.Value.Claimed,
-				Alive: v.Live(e.Value.Node), Seen: v.LastSeen(e.Value.Node),
-			}
-		case e.Revision == 0:
-			if err := c.ghosted(v, a.Key()); err != nil {
-				return Address{}, err
-			}
 		}
-		if err := c.write(ctx, v, t, a.Key(), e.Revision, a); !errors.Is(err, store.ErrConflict) {
-			return a, err
+		rev, err := c.write(ctx, v, t, a.Key(), seen, a)
+		if errors.Is(err, store.ErrConflict) {
+			continue
 		}
+		if err == nil {
+			err = c.confirm(ctx, rev, began, func(v *View) uint64 { return v.Addresses[AddressKey{a.Pool, a.Addr}].Revision })
+		}
+		return a, err
 	}
 	return Address{}, ctx.Err()
+}
+
+// addressToClaim is the revision of the address's record, 0 when there is none, if this node may have it.
+func (c *Cluster) addressToClaim(ctx context.Context, v *View, a Address) (uint64, error) {
+	e, err := current(ctx, c, a.Key(), v.Addresses[AddressKey{a.Pool, a.Addr}], func(a Address) bool { return c.mine(a.NodeID) })
+	switch {
+	case err != nil:
+	case e.Revision != 0 && !c.mine(e.Value.NodeID) && !removed(v, e.Value.NodeID):
+		return 0, &HeldError{
+			What: "it", Node: e.Value.Node, Endpoint: e.Value.Endpoint, Since: e.Value.Claimed,
+			Alive: v.Live(e.Value.Node), Seen: v.LastSeen(e.Value.Node),
+		}
+	case e.Revision == 0:
+		err = c.ghosted(v, a.Key())
+	default:
+		err = c.oldClaim(v, a.Key(), e.Value.Claimed)
+	}
+	if err == nil {
+		err = c.quiet()
+	}
+	return e.Revision, err
 }
 
 // ReleaseAddress gives an address back. One that this node does not have is no error.

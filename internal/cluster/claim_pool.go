@@ -175,8 +175,8 @@ func (c *Cluster) firstChoice(spec PoolSpec) uint64 {
 const manyBlocks = 4096
 
 // freeBlock is a block that nobody has: the first from the i-th on, or, after a conflict, any of those that follow.
-func (c *Cluster) freeBlock(v *View, spec PoolSpec, i uint64, any bool) (netip.Prefix, error) {
-	if any {
+func (c *Cluster) freeBlock(v *View, spec PoolSpec, i uint64, anyone bool) (netip.Prefix, error) {
+	if anyone {
 		if cidr, ok := anyFree(v, spec); ok && c.notOurs(v, BlockKey{spec.CIDR, cidr}.String(), cidr, spec) == nil {
 			return cidr, nil
 		}

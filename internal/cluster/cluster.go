@@ -156,7 +156,7 @@ func (c *Cluster) commit(ctx context.Context, t store.Txn) (uint64, error) {
 		return 0, err
 	}
 	if c.following.Load() {
-		c.cache.until(rev, catchUp, ctx.Done())
+		c.cache.until(rev, ctx.Done())
 	}
 	return rev, nil
 }

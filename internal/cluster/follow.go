@@ -94,6 +94,12 @@ func (c *Cluster) list(ctx context.Context, restored bool) (uint64, error) {
 		restored = true
 	case was.StoreID != "" && l.StoreID != was.StoreID:
 		restored = true
+	case before.wentBack(l):
+		restored = true
+	}
+	fresh := listed(l, now)
+	if !restored {
+		restored = c.lostClaims(before, fresh.view())
 	}
 	if restored {
 		// Before the cache has it: who sees records gone is to know why.
@@ -103,7 +109,6 @@ func (c *Cluster) list(ctx context.Context, restored bool) (uint64, error) {
 		c.log.Warn("the store has gone back, or is another one: this node writes its own records again",
 			slog.Uint64("revision", l.Revision), slog.Uint64("revision_before", max(was.Revision, before.Revision)))
 	}
-	fresh := listed(l, now)
 	c.ghostsOf(before, fresh.view(), restored)
 	news := c.cache.replace(fresh)
 	if err := c.save(ctx, func(s *saved) { s.Revision, s.StoreID = l.Revision, l.StoreID }); err != nil {

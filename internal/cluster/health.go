@@ -85,6 +85,9 @@ func (c *Cluster) heard(err error) error {
 	return &store.UnreachableError{Where: c.cfg.Where, Since: since, Cause: err}
 }
 
+// away says that the store is known not to answer.
+func (c *Cluster) away() bool { return c.unreachable() != nil }
+
 // unreachable is the error for what cannot be done now; nil while the store answers, or was not asked yet.
 func (c *Cluster) unreachable() error {
 	c.mu.Lock()

@@ -49,7 +49,7 @@ func (c *Cluster) keep(ctx context.Context) error {
 // *NameTakenError; what else goes wrong is tried again, and in Health.
 func (c *Cluster) keepOnce(ctx context.Context) error {
 	v := c.View()
-	if !v.Complete || c.unreachable() != nil {
+	if !v.Complete || c.away() {
 		return nil
 	}
 	if err := c.checkName(v); err != nil {
@@ -183,7 +183,7 @@ func (c *Cluster) writeSeen(ctx context.Context) error {
 		return nil
 	}
 	node, ok := v.Nodes[c.Name()]
-	if !ok || v.Unread[SeenKey(c.Name())] != nil {
+	if _, unread := v.Unread[SeenKey(c.Name())]; unread || !ok {
 		return nil
 	}
 	text, err := Encode(Seen{At: now.UTC().Truncate(time.Second)})

@@ -236,6 +236,6 @@ func (c *Cluster) Network(ctx context.Context, name string) (Network, error) {
 		return Network{}, err
 	}
 	// Whoever asks goes on to use the pools.
-	c.cache.until(r.Revision, catchUp, ctx.Done())
+	c.cache.until(r.Revision, ctx.Done())
 	return Decode[Network](r.Key, r.Value)
 }

@@ -43,7 +43,7 @@ func TestNetworkLife(t *testing.T) {
 	if err := a.SetState(t.Context(), cluster.NetworkState{Network: "lan", State: cluster.StateReady}); err != nil || a.View().Revision != rev {
 		t.Errorf("the same state again is a write: %v", err)
 	}
-	block := b.hold(b.View().Nodes["b"].Value, "10.9.0.0/16", "10.9.1.0/26")
+	block := b.hold(b.View().Nodes["b"].Value, "10.9.1.0/26")
 	for range 2 {
 		if err := b.RemoveNetwork(t.Context(), "lan"); err != nil {
 			t.Fatal(err)

@@ -84,6 +84,16 @@ func (c *Cluster) checkName(v *View) error {
 	if !beats || a.Value.ID != me.ID || a.Value.Session == session {
 		return nil
 	}
+	return c.checkSession(a)
+}
+
+// checkSession tells whether another session's alive record under our ID is only what is left of an earlier run of ours.
+func (c *Cluster) checkSession(a Entry[Alive]) error {
+	if c.keeper.holding && a.Revision < c.lastAlive() {
+		return nil // from before our own: a cache that is behind, or an older copy of the store
+	}
+	v := c.View()
+	have := v.Nodes[c.Name()]
 	former := slices.Contains(c.former, a.Value.Session)
 	switch {
 	case !c.keeper.holding && former:

@@ -148,7 +148,7 @@ func TestRemoveFenceJoin(t *testing.T) {
 		t.Fatal(err)
 	}
 	self := b.View().Nodes["b"].Value
-	held := b.hold(self, "10.9.0.0/16", "10.9.1.0/26")
+	held := b.hold(self, "10.9.1.0/26")
 	addr := cluster.Address{Addr: netip.MustParseAddr("10.9.200.1"), Pool: held.Pool, Node: "b", NodeID: self.ID, Endpoint: "e"}
 	b.write(addr.Key(), addr)
 	route := cluster.Route{Prefix: held.CIDR, Node: "b", Kind: "block"}
@@ -159,7 +159,7 @@ func TestRemoveFenceJoin(t *testing.T) {
 	if err := a.Drain(t.Context(), "b", true); err != nil {
 		t.Fatal(err)
 	}
-	other := a.hold(a.View().Nodes["a"].Value, "10.9.0.0/16", "10.9.1.64/26")
+	other := a.hold(a.View().Nodes["a"].Value, "10.9.1.64/26")
 
 	if _, err := a.RemoveNode(t.Context(), "b", false); !errors.Is(err, cluster.ErrAlive) {
 		t.Fatalf("remove a node that is alive: %v", err)
@@ -251,7 +251,7 @@ func TestRemovalGoesOn(t *testing.T) {
 		b.registered()
 		self := b.View().Nodes["b"].Value
 		for _, cidr := range []string{"10.9.1.0/26", "10.9.1.64/26", "10.9.1.128/26"} {
-			b.hold(self, "10.9.0.0/16", cidr)
+			b.hold(self, cidr)
 		}
 		b.kill()
 		a.sees("that b is gone", func(v *cluster.View) bool { return !v.Live("b") && len(v.Blocks) == 3 })

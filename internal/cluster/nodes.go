@@ -40,7 +40,7 @@ func (c *Cluster) again(ctx context.Context, change func(v *View) error) error {
 			return err
 		}
 		// What was in the way is at a later revision than the cache has.
-		c.cache.until(v.Revision+1, catchUp, ctx.Done())
+		c.cache.until(v.Revision+1, ctx.Done())
 	}
 	return err
 }
@@ -332,6 +332,6 @@ func (c *Cluster) registered(ctx context.Context) error {
 		} else if ctx.Err() != nil {
 			return err
 		}
-		c.cache.until(c.View().Revision+1, catchUp, ctx.Done())
+		c.cache.until(c.View().Revision+1, ctx.Done())
 	}
 }

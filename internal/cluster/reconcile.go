@@ -59,7 +59,7 @@ func (c *Cluster) reconcile(ctx context.Context) (left bool, err error) {
 	defer release()
 	v := c.View()
 	// A node that is fenced, or was removed but does not know it yet, changes nothing: it announces nothing either.
-	if c.claimable(v) != nil || removed(v, c.ID()) {
+	if c.member(v) != nil || removed(v, c.ID()) {
 		return false, nil
 	}
 	c.layGhosts(v)
@@ -76,7 +76,7 @@ func (c *Cluster) reconcile(ctx context.Context) (left bool, err error) {
 	}
 	for key, e := range v.Blocks {
 		if c.mine(e.Value.NodeID) && !known[key.String()] {
-			errs = append(errs, c.unknownBlock(ctx, e.Value))
+			errs = append(errs, c.unknownBlock(ctx, v, e))
 		}
 	}
 	for key, e := range v.Addresses {
@@ -112,7 +112,9 @@ func (c *Cluster) settle(ctx context.Context, k Claim) (left bool, err error) {
 	o := v.ownerOf(k)
 	mine := o.revision != 0 && c.mine(o.id)
 	switch {
-	case k.Pending, v.Unread[k.Key()] != nil: // one that cannot be read was written by a newer version, which knows what it means
+	case k.Pending:
+		return k.Releasing, nil
+	case v.unreadable(k.Key()): // a newer version wrote it, and knows what it means
 		return k.Releasing, nil
 	case k.Releasing && mine:
 		if err := c.giveBack(ctx, k); err != nil {
@@ -131,6 +133,11 @@ func (c *Cluster) settle(ctx context.Context, k Claim) (left bool, err error) {
 		}
 	}
 	return false, c.fence(ctx, k, "", false)
+}
+
+func (v *View) unreadable(key string) bool {
+	_, ok := v.Unread[key]
+	return ok
 }
 
 // fence changes the fence of a claim, if it is another.
@@ -161,7 +168,7 @@ func (c *Cluster) claimAgain(ctx context.Context, v *View, k Claim, o owner) (le
 	if k.Addr.IsValid() {
 		rec = Address{Addr: k.Addr, Pool: k.Pool.CIDR, Node: c.Name(), NodeID: c.ID(), Endpoint: k.Endpoint, Claimed: since}
 	}
-	err = c.write(ctx, v, t, k.Key(), o.revision, rec)
+	_, err = c.write(ctx, v, t, k.Key(), o.revision, rec)
 	switch {
 	case errors.Is(err, store.ErrConflict):
 		return true, nil // the cache will know why
@@ -176,7 +183,7 @@ func (c *Cluster) claimAgain(ctx context.Context, v *View, k Claim, o owner) (le
 // lost is about a claim that another node has by the store.
 func (c *Cluster) lost(ctx context.Context, v *View, k Claim, o owner) (left bool, err error) {
 	why := fmt.Sprintf("the store says that node %s has it since %s", o.node, o.since.Format(timeText))
-	if restored := c.Health().Restored; !restored.IsZero() && c.cfg.Now().Sub(restored) < comeRound {
+	if restored := c.restoredAt(); !restored.IsZero() && c.cfg.Now().Sub(restored) < comeRound {
 		return true, c.fence(ctx, k, why+", in a copy of the store that was put back", true)
 	}
 	if !k.InUse {
@@ -192,10 +199,22 @@ func (c *Cluster) lost(ctx context.Context, v *View, k Claim, o owner) (left boo
 // unknownBlock is one that the store says is this node's, and the ledger does not know: it was claimed by a run that died
 // before it was saved, or so late that nobody waited any more. After the store has gone back it may also be one that was
 // given back since then, and that another node has by now.
-func (c *Cluster) unknownBlock(ctx context.Context, b Block) error {
-	restored := c.Health().Restored
+//
+// It may also be one that this run has just given back, while the cache is behind. Only a write to the very record that the
+// cache has shows that it is still there.
+func (c *Cluster) unknownBlock(ctx context.Context, v *View, e Entry[Block]) error {
+	b := e.Value
+	restored := c.restoredAt()
 	if restored.IsZero() || c.cfg.Now().Sub(restored) >= ghostTime {
-		err := c.cfg.Ledger.Adopt(ctx, b)
+		_, err := c.write(ctx, v, c.claimTxn(v), b.Key(), e.Revision, b)
+		if errors.Is(err, store.ErrConflict) {
+			wake(c.wakeReconcile)
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("take in block %v: %w", b.CIDR, err)
+		}
+		err = c.cfg.Ledger.Adopt(ctx, b)
 		if err == nil {
 			c.log.Info("took in a block that was claimed before", slog.String("block", b.CIDR.String()))
 		}
@@ -221,7 +240,7 @@ func (c *Cluster) giveBack(ctx context.Context, k Claim) error {
 		if !errors.Is(err, store.ErrConflict) {
 			return err
 		}
-		c.cache.until(v.Revision+1, catchUp, ctx.Done())
+		c.cache.until(v.Revision+1, ctx.Done())
 	}
 	return fmt.Errorf("give back %s: %w", k.text(), store.ErrConflict)
 }

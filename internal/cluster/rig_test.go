@@ -144,10 +144,10 @@ func (a *agent) writeText(key, text string) {
 	}
 }
 
-// hold gives a node a block, as if it had claimed it.
-func (a *agent) hold(n cluster.Node, pool, cidr string) cluster.Block {
+// hold gives a node a block of 10.9.0.0/16, as if it had claimed it.
+func (a *agent) hold(n cluster.Node, cidr string) cluster.Block {
 	a.t.Helper()
-	b := cluster.Block{CIDR: netip.MustParsePrefix(cidr), Pool: netip.MustParsePrefix(pool), Node: n.Name, NodeID: n.ID, Claimed: time.Unix(1, 0).UTC()}
+	b := cluster.Block{CIDR: netip.MustParsePrefix(cidr), Pool: netip.MustParsePrefix("10.9.0.0/16"), Node: n.Name, NodeID: n.ID, Claimed: time.Unix(1, 0).UTC()}
 	a.write(b.Key(), b)
 	return b
 }

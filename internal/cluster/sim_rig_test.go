@@ -50,6 +50,7 @@ type world struct {
 	nodes  []*node
 
 	mu   sync.Mutex
+	took []time.Duration       // of claims of a block, with the entry in the book
 	held map[netip.Addr]string // address -> node that a container of ours has it on
 }
 
@@ -62,6 +63,7 @@ type node struct {
 	off  atomic.Bool // cut off from the store
 
 	dead    *atomic.Bool // of the run; each has its own
+	writes  *sync.WaitGroup
 	local   *store.Local
 	book    *cnm.Book
 	cluster *cluster.Cluster
@@ -108,7 +110,7 @@ func (n *node) start(ctx context.Context) {
 		t.Error(err)
 		return
 	}
-	n.local, n.dead = local, &atomic.Bool{}
+	n.local, n.dead, n.writes = local, &atomic.Bool{}, &sync.WaitGroup{}
 	disk := &disk{Local: local, n: n, dead: n.dead}
 	n.book, err = cnm.Load(ctx, disk, ipam.Options{Now: n.now, HoldDown: time.Second, Plan: ipam.Plan{
 		Shared: true, Pools: []ipam.PoolPlan{{CIDR: n.w.pool, BlockSize: 30}},
@@ -118,11 +120,11 @@ func (n *node) start(ctx context.Context) {
 		return
 	}
 	n.cluster = cluster.New(cluster.Config{
-		Store: &shaky{Store: n.w.stores[n.rng.IntN(len(n.w.stores))], n: n, dead: n.dead}, Where: "etcd of the test",
+		Store: &shaky{Store: n.w.stores[n.rng.IntN(len(n.w.stores))], n: n, dead: n.dead, writes: n.writes}, Where: "etcd of the test",
 		Local: local, Self: cluster.Node{Name: n.name, Fabric: "none", Docker: true, Version: "test"},
 		Log: slog.New(slog.DiscardHandler), Ledger: n.book,
 	})
-	n.book.Use(n.cluster)
+	n.book.Use(&timed{Cluster: n.cluster, w: n.w})
 	ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	n.done = make(chan error, 1)
 	if err := n.cluster.Start(ctx); err != nil && !n.dead.Load() {
@@ -144,6 +146,7 @@ func (n *node) stop() {
 	if err := <-n.done; err != nil && !errors.Is(err, errDead) && !errors.Is(err, context.Canceled) {
 		n.w.t.Errorf("%s: %v", n.name, err)
 	}
+	n.writes.Wait() // what is on its way to etcd when an agent dies; see lose for what comes late
 	if err := n.local.Close(); err != nil {
 		n.w.t.Error(err)
 	}
@@ -152,7 +155,7 @@ func (n *node) stop() {
 
 // revive starts the agent again if it died.
 func (n *node) revive(ctx context.Context) {
-	for n.local == nil || n.dead.Load() {
+	for (n.local == nil || n.dead.Load()) && !n.w.t.Failed() {
 		n.stop()
 		n.start(ctx)
 		n.w.tidy(ctx, n)
@@ -189,11 +192,29 @@ func (d *disk) Commit(ctx context.Context, t store.Txn) (uint64, error) {
 	return rev, err
 }
 
+// timed measures how long claims of blocks take.
+type timed struct {
+	*cluster.Cluster
+	w *world
+}
+
+func (c *timed) ClaimBlock(ctx context.Context, spec cluster.PoolSpec, covering netip.Addr) (cluster.Block, error) {
+	start := time.Now()
+	b, err := c.Cluster.ClaimBlock(ctx, spec, covering)
+	if err == nil {
+		c.w.mu.Lock()
+		c.w.took = append(c.w.took, time.Since(start))
+		c.w.mu.Unlock()
+	}
+	return b, err
+}
+
 // shaky is the store as one agent sees it.
 type shaky struct {
 	store.Store
-	n    *node
-	dead *atomic.Bool
+	n      *node
+	dead   *atomic.Bool
+	writes *sync.WaitGroup
 }
 
 // gone says why the agent does not reach the store.
@@ -261,6 +282,8 @@ func (s *shaky) Watch(ctx context.Context, prefix string, after uint64) <-chan s
 }
 
 func (s *shaky) Commit(ctx context.Context, t store.Txn) (uint64, error) {
+	s.writes.Add(1)
+	defer s.writes.Done()
 	if err := s.gone(); err != nil {
 		return 0, err
 	}

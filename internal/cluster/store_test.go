@@ -66,7 +66,7 @@ func (b *broken) listings() int {
 	return b.lists
 }
 
-func (b *broken) Watch(ctx context.Context, prefix string, after uint64) <-chan store.Update {
+func (b *broken) Watch(ctx context.Context, _ string, _ uint64) <-chan store.Update {
 	out := make(chan store.Update)
 	go func() {
 		defer close(out)

@@ -3,10 +3,11 @@ package cnm
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"slices"
+	"strings"
 
 	"fairway/internal/cluster"
+	"fairway/internal/ipam"
 )
 
 // agrees compares a network that is to be that of a record of the cluster with the record. The engine does not tell a
@@ -57,9 +58,9 @@ func differs(want cluster.Network, n Network) string {
 		if i < 0 {
 			return fmt.Sprintf("it has the subnet %s, the cluster's has %s", s.Prefix, subnetsText(want))
 		}
-		gw := want.Subnets[i].Gateway
-		if !gw.IsValid() {
-			gw = first(s.Prefix)
+		gw, err := ipam.Gateway(s.Prefix, want.Subnets[i].Gateway)
+		if err != nil {
+			return "in the cluster's " + err.Error()
 		}
 		if s.Gateway.IsValid() && s.Gateway != gw {
 			return fmt.Sprintf("the gateway of %s is %s, the cluster's is %s", s.Prefix, s.Gateway, gw)
@@ -71,18 +72,12 @@ func differs(want cluster.Network, n Network) string {
 	return ""
 }
 
-// first is the address that a subnet's gateway has unless another is given.
-func first(p netip.Prefix) netip.Addr { return p.Masked().Addr().Next() }
-
 func subnetsText(n cluster.Network) string {
-	out := ""
-	for i, s := range n.Subnets {
-		if i > 0 {
-			out += " and "
-		}
-		out += s.Prefix.String()
+	var out []string
+	for _, s := range n.Subnets {
+		out = append(out, s.Prefix.String())
 	}
-	return out
+	return strings.Join(out, " and ")
 }
 
 // OptionsDiffer says which option of a network is not as in the cluster's record, option network aside; "" when all are.

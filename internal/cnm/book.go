@@ -28,7 +28,9 @@ type Node struct {
 	// Heard says whether a route for the address is heard from another node, and from which.
 	Heard ipam.Oracle
 	// Taken names what of the node itself lies in the prefix: a connected subnet of a link that is not ours.
-	Taken   func(netip.Prefix) (what string, taken bool)
+	Taken func(netip.Prefix) (what string, taken bool)
+	// Link says whether the node has a link of this name that is not ours, and of what kind.
+	Link    func(name string) (kind string, foreign bool)
 	Changed func() // called after each change, once it is saved
 	// Network is the record of a cluster network, or why it is not to be had; nil: this node has no store. It is called
 	// with the book unlocked, and may take some seconds.
@@ -217,7 +219,7 @@ func (b *Book) Snapshot() Snapshot {
 	s := Snapshot{Version: b.version, Blocks: b.alloc.Blocks(), Pools: b.alloc.Pools()}
 	s.Fenced, s.Releasing = b.fenced(), b.shared.leaving()
 	for _, n := range b.networks {
-		s.Networks = append(s.Networks, n)
+		s.Networks = append(s.Networks, b.seen(n))
 	}
 	for _, e := range b.endpoints {
 		s.Endpoints = append(s.Endpoints, e)

@@ -123,7 +123,7 @@ func (b *Book) Join(ctx context.Context, network, endpoint, sandbox string) (Joi
 		if !ok || e.Network != network {
 			return fmt.Errorf("endpoint %s of network %s is not known here", short(endpoint), short(network))
 		}
-		reply = b.networks[network].Reply(e)
+		reply = b.seen(b.networks[network]).Reply(e)
 		if e.State == Joined && e.Sandbox == sandbox {
 			return nil
 		}
@@ -143,11 +143,13 @@ func (n Network) Reply(e Endpoint) JoinReply {
 		if !gw.IsValid() {
 			continue
 		}
-		r.OnLink = append(r.OnLink, gw)
+		if !n.onLink(gw) {
+			r.OnLink = append(r.OnLink, gw)
+		}
 		switch {
 		case n.Internal:
 			for _, s := range n.Subnets {
-				if s.Prefix.Addr().Is4() == gw.Is4() {
+				if s.Prefix.Addr().Is4() == gw.Is4() && s.Prefix != s.Part {
 					r.Routes = append(r.Routes, JoinRoute{Dst: s.Prefix, Via: gw})
 				}
 			}

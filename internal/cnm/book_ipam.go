@@ -18,7 +18,7 @@ func (b *Book) RequestPool(ctx context.Context, req PoolRequest) (id string, cid
 	err = b.edit(ctx, func(c *change) error {
 		var passed []string
 		for range maxTries {
-			shape, agreed, odd := b.shape(req.Pool)
+			shape, odd := b.shape(req.Pool)
 			p, d, err := b.alloc.RequestPool(ipam.PoolRequest{
 				Space: req.Space, Pool: req.Pool, Range: req.Range, V6: req.V6, Options: req.Options, Shape: shape,
 			})
@@ -28,7 +28,7 @@ func (b *Book) RequestPool(ctx context.Context, req PoolRequest) (id string, cid
 			b.addresses(c, d)
 			what, taken := b.taken(p.CIDR)
 			if !taken {
-				if what, taken, err = b.takenInCluster(p, req.Pool.IsValid(), agreed, odd); err != nil {
+				if what, taken, err = b.takenInCluster(p, req.Pool.IsValid(), odd); err != nil {
 					return err
 				}
 			}
@@ -77,7 +77,8 @@ func (b *Book) ReleasePool(ctx context.Context, id string) error {
 }
 
 // RequestAddress gives an address out. A container's comes with the prefix length that the engine puts on the
-// interface: 32 or 128, since no subnet is on a routed link. A gateway's has the pool's, as users expect to see it.
+// interface: 32 or 128, since no subnet is on a routed link, or that of the node's subnet, which is on a bridge. A
+// gateway's has the pool's, as users expect to see it.
 func (b *Book) RequestAddress(ctx context.Context, req AddressRequest) (netip.Prefix, error) {
 	var out netip.Prefix
 	low := false
@@ -98,6 +99,9 @@ func (b *Book) RequestAddress(ctx context.Context, req AddressRequest) (netip.Pr
 			if p.ID == h.Pool && h.Kind != ipam.KindEndpoint {
 				bits = p.CIDR.Bits()
 			}
+		}
+		if part, _, ok := b.alloc.NodeSubnet(h.Pool); ok && h.Kind == ipam.KindEndpoint {
+			bits = part.Bits()
 		}
 		out = netip.PrefixFrom(h.Addr, bits)
 		return nil

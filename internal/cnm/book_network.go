@@ -27,7 +27,7 @@ func (b *Book) CreateNetwork(ctx context.Context, req NetworkRequest) error {
 			}
 			return nil
 		}
-		if err := b.checkSubnets(n); err != nil {
+		if err := errors.Join(b.checkSubnets(n), b.checkBridge(n)); err != nil {
 			return err
 		}
 		if err := b.bind(c, n, static, req.space()); err != nil {
@@ -47,7 +47,7 @@ func (b *Book) bind(c *change, n Network, static []netip.Prefix, space string) e
 	for _, s := range n.Subnets {
 		cidrs = append(cidrs, s.Prefix)
 	}
-	d, err := b.alloc.BindNetwork(n.ID, cidrs, ipam.BindSettings{Space: space, Static: static})
+	d, err := b.alloc.BindNetwork(n.ID, cidrs, ipam.BindSettings{Space: space, Static: static, PerNode: n.Mode == PerNode})
 	if errors.Is(err, ipam.ErrForeignPool) {
 		return fmt.Errorf("mode=%s needs addresses from fairway: create the network with --ipam-driver too (%w)", n.Mode, err)
 	}
@@ -70,7 +70,7 @@ func (b *Book) network(req NetworkRequest) (Network, []netip.Prefix, error) {
 	if err != nil {
 		return Network{}, nil, err
 	}
-	n := Network{ID: req.ID, Mode: s.mode, Internal: req.Internal, MTU: s.mtu, Options: maps.Clone(req.Options), Created: b.now()}
+	n := Network{ID: req.ID, Mode: s.mode, Internal: req.Internal, MTU: s.mtu, Egress: s.egress, Bridge: s.bridge, Options: maps.Clone(req.Options), Created: b.now()}
 	for _, r := range slices.Concat(req.IPv4, req.IPv6) {
 		if !r.Prefix.IsValid() {
 			return Network{}, nil, errors.New("subnet without a prefix")
@@ -96,7 +96,7 @@ func (b *Book) checkSubnets(n Network) error {
 				if s.Prefix.Overlaps(o.Prefix) {
 					return fmt.Errorf("subnet %s overlaps %s of network %s", s.Prefix, o.Prefix, short(other.ID))
 				}
-				if s.Gateway.IsValid() && s.Gateway == o.Gateway {
+				if n.Mode != PerNode && s.Gateway.IsValid() && s.Gateway == o.Gateway {
 					return fmt.Errorf("gateway %s is that of network %s too; two networks of one container must not share it", s.Gateway, short(other.ID))
 				}
 			}

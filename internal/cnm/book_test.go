@@ -26,6 +26,7 @@ type rig struct {
 	now   time.Time
 	heard map[netip.Addr]string
 	taken map[netip.Prefix]string
+	links map[string]string // strangers', by name
 }
 
 func (r *rig) List(ctx context.Context, prefix string) (store.Listing, error) {
@@ -70,6 +71,7 @@ func (r *rig) open(t *testing.T) {
 			}
 			return "", false
 		},
+		Link: func(name string) (string, bool) { kind, ok := r.links[name]; return kind, ok },
 	}
 	if r.Book, err = cnm.Load(t.Context(), r, opts, node); err != nil {
 		t.Fatal(err)
@@ -274,7 +276,10 @@ func TestCreateNetworkRefuses(t *testing.T) {
 		{"unknown mode", "10.8.0.0/16", map[string]string{"mode": "l2"}, []string{"mode=l2", "routed"}},
 		{"later mode", "10.8.0.0/16", map[string]string{"mode": "vxlan"}, []string{"mode=vxlan", "routed"}},
 		{"later option", "10.8.0.0/16", map[string]string{"ingress": "10.0.0.0/8"}, []string{"ingress=10.0.0.0/8", "not available"}},
-		{"egress", "10.8.0.0/16", map[string]string{"egress": "masquerade"}, []string{"egress=masquerade", "route"}},
+		{"egress", "10.8.0.0/16", map[string]string{"egress": "nat"}, []string{"egress=nat", "route", "masquerade"}},
+		{"noMasqueradeTo", "10.8.0.0/16", map[string]string{"noMasqueradeTo": "10.7.0.0/16,office"}, []string{"noMasqueradeTo=10.7.0.0/16,office", "192.0.2.0/24"}},
+		{"noMasqueradeTo with host bits", "10.8.0.0/16", map[string]string{"noMasqueradeTo": "10.7.0.1/16"}, []string{"10.7.0.1/16", "10.7.0.0/16"}},
+		{"noMasqueradeTo in wrong case", "10.8.0.0/16", map[string]string{"nomasqueradeto": "10.7.0.0/16"}, []string{"nomasqueradeto=10.7.0.0/16", "noMasqueradeTo"}},
 		{"mtu no number", "10.8.0.0/16", map[string]string{"mtu": "big"}, []string{"mtu=big", "68", "65535"}},
 		{"mtu too small", "10.8.0.0/16", map[string]string{"mtu": "67"}, []string{"mtu=67", "68"}},
 		{"mtu too small for IPv6", "fd08::/64", map[string]string{"mtu": "1279"}, []string{"mtu=1279", "1280"}},

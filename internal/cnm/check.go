@@ -3,6 +3,9 @@ package cnm
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+
+	"fairway/internal/ipam"
 )
 
 // CheckNetwork checks what can be checked of a network before any node makes it: its options, and subnets and gateways
@@ -18,8 +21,8 @@ func CheckNetwork(subnets []Subnet, opts map[string]string) ([]netip.Prefix, err
 				return nil, fmt.Errorf("subnets %s and %s of one network overlap", o.Prefix, s.Prefix)
 			}
 		}
-		if s.Gateway.IsValid() && !s.Prefix.Contains(s.Gateway) {
-			return nil, fmt.Errorf("gateway %s is not in the subnet %s", s.Gateway, s.Prefix)
+		if _, err := ipam.Gateway(s.Prefix, s.Gateway); err != nil {
+			return nil, err
 		}
 		v6 = v6 || s.Prefix.Addr().Is6()
 	}
@@ -30,21 +33,24 @@ func CheckNetwork(subnets []Subnet, opts map[string]string) ([]netip.Prefix, err
 	if err != nil {
 		return nil, err
 	}
-	for i, static := range parsed.static {
-		n := -1
-		for j, s := range subnets {
-			if s.Prefix.Bits() <= static.Bits() && s.Prefix.Overlaps(static) {
-				n = j
-			}
-		}
-		if n < 0 {
-			return nil, fmt.Errorf("option %s: %s is in no subnet of the network", OptStatic, static)
-		}
-		for _, o := range parsed.static[:i] {
-			if subnets[n].Prefix.Overlaps(o) {
-				return nil, fmt.Errorf("option %s: %s is the second one in the subnet %s: give one for each subnet", OptStatic, static, subnets[n].Prefix)
-			}
+	for _, s := range subnets {
+		if parsed.mode == PerNode && s.Gateway.IsValid() {
+			return nil, fmt.Errorf("gateway %s: with %s=%s each node's gateway is the first address of its own part of %s; leave it out", s.Gateway, OptMode, PerNode, s.Prefix)
 		}
 	}
-	return parsed.static, nil
+	return parsed.static, checkStaticRanges(parsed.static, subnets)
+}
+
+// checkStaticRanges wants each range inside a subnet, and one in each at most.
+func checkStaticRanges(ranges []netip.Prefix, subnets []Subnet) error {
+	for i, static := range ranges {
+		n := slices.IndexFunc(subnets, func(s Subnet) bool { return s.Prefix.Bits() <= static.Bits() && s.Prefix.Overlaps(static) })
+		switch {
+		case n < 0:
+			return fmt.Errorf("option %s: %s is in no subnet of the network", OptStatic, static)
+		case slices.ContainsFunc(ranges[:i], subnets[n].Prefix.Overlaps):
+			return fmt.Errorf("option %s: %s is the second one in the subnet %s: give one for each subnet", OptStatic, static, subnets[n].Prefix)
+		}
+	}
+	return nil
 }

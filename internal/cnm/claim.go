@@ -120,11 +120,25 @@ func (b *Book) supply(ctx context.Context, lack *ipam.Lack) (key string, err err
 		return "", err // whoever came first may have claimed enough
 	}
 	defer done()
+	if b.hasPart(lack.Pool) {
+		return "", nil // somebody's turn ended before this one began
+	}
 	if recalled, err := b.recall(ctx, spec, lack); recalled || err != nil {
 		return "", err
 	}
 	_, err = claimer.ClaimBlock(ctx, spec, lack.Addr)
+	if errors.Is(err, cluster.ErrNotUsed) && b.hasPart(lack.Pool) {
+		err = nil // one of an earlier run turned up meanwhile, and this one goes back
+	}
 	return "", err
+}
+
+// hasPart says whether the node has its subnet of a pool of which each node has one.
+func (b *Book) hasPart(pool string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, _, ok := b.alloc.NodeSubnet(pool)
+	return ok
 }
 
 // spec is how a pool is cut here, for claims in it.
@@ -233,7 +247,8 @@ func (b *Book) recall(ctx context.Context, spec cluster.PoolSpec, lack *ipam.Lac
 func (b *Book) claimAhead(ctx context.Context, pool string) {
 	b.mu.Lock()
 	now := b.now()
-	late := now.Sub(b.shared.ahead[pool]) >= aheadPause
+	p, ok := b.alloc.Pool(pool)
+	late := ok && !p.PerNode && now.Sub(b.shared.ahead[pool]) >= aheadPause // of a pool with a subnet per node there is one
 	if late {
 		b.shared.ahead[pool] = now
 	}
@@ -259,20 +274,20 @@ func (b *Book) refused(req AddressRequest) error {
 }
 
 // shape is what the nodes agreed on for a subnet that is asked for; nil: nothing, or it may not be had.
-func (b *Book) shape(cidr netip.Prefix) (shape *ipam.Shape, agreed bool, err error) {
+func (b *Book) shape(cidr netip.Prefix) (*ipam.Shape, error) {
 	if b.shared.claimer == nil || !cidr.IsValid() {
-		return nil, false, nil
+		return nil, nil
 	}
 	spec, agreed, err := b.shared.claimer.Shape(cidr.Masked(), netip.Prefix{})
 	if err != nil || !agreed {
-		return nil, false, err
+		return nil, err
 	}
-	return &ipam.Shape{BlockSize: spec.BlockSize, Static: spec.Static}, true, nil
+	return &ipam.Shape{BlockSize: spec.BlockSize, Static: spec.Static}, nil
 }
 
 // takenInCluster says what of the cluster is in the way of a pool: of one that was chosen, any pool of other nodes; of one
 // that was named, what Shape found odd about it.
-func (b *Book) takenInCluster(p ipam.Pool, named, agreed bool, odd error) (what string, taken bool, err error) {
+func (b *Book) takenInCluster(p ipam.Pool, named bool, odd error) (what string, taken bool, err error) {
 	if b.shared.claimer == nil {
 		return "", false, nil
 	}
@@ -293,10 +308,8 @@ func (b *Book) takenInCluster(p ipam.Pool, named, agreed bool, odd error) (what 
 	if named {
 		return "", false, odd
 	}
-	if _, agreed, odd = b.shared.claimer.Shape(p.CIDR, netip.Prefix{}); agreed || odd != nil {
-		return "a pool of other nodes", true, nil
-	}
-	return "", false, nil
+	_, others, inTheWay := b.shared.claimer.Shape(p.CIDR, netip.Prefix{})
+	return "a pool of other nodes", others || inTheWay != nil, nil
 }
 
 // checkAgreed refuses a network whose pools are not cut as the nodes agreed.
@@ -312,13 +325,31 @@ func (b *Book) checkAgreed(n Network, cidrs []netip.Prefix) error {
 		if err != nil || !agreed {
 			continue // RequestPool was told; or nobody has claimed anything in it yet
 		}
-		if spec.Static != p.Static {
-			return fmt.Errorf("option %s=%s: the nodes that have subnet %v agreed on the static range %v: leave the option out, or give that one",
-				OptStatic, p.Static, p.CIDR, spec.Static)
+		if err := disagrees(n, p, spec); err != nil {
+			return err
 		}
 		if have := n.Options[OptNetwork]; spec.Network != "" && spec.Network != have {
 			return fmt.Errorf("subnet %v is that of network %s of the cluster: give -o %s=%s, or choose another subnet", p.CIDR, spec.Network, OptNetwork, spec.Network)
 		}
+	}
+	return nil
+}
+
+// disagrees says what a network wants otherwise than the nodes that have its subnet.
+func disagrees(n Network, p ipam.Pool, spec cluster.PoolSpec) error {
+	shape := ipam.Shape{BlockSize: spec.BlockSize, Static: spec.Static}
+	switch {
+	case n.Mode != PerNode && shape.PerNode(p.CIDR):
+		return fmt.Errorf("option %s=%s: each of the nodes that have subnet %v has a /%d of it behind a bridge: give -o %s=%s, or choose another subnet",
+			OptMode, n.Mode, p.CIDR, spec.BlockSize, OptMode, PerNode)
+	case n.Mode == PerNode && spec.Static.IsValid():
+		return fmt.Errorf("option %s=%s: the nodes that have subnet %v agreed on blocks of /%d and the static range %v, which is %s=%s: leave the option out, or choose another subnet",
+			OptMode, n.Mode, p.CIDR, spec.BlockSize, spec.Static, OptMode, Routed)
+	case spec.Static != p.Static:
+		return fmt.Errorf("option %s=%s: the nodes that have subnet %v agreed on the static range %v: leave the option out, or give that one",
+			OptStatic, p.Static, p.CIDR, spec.Static)
+	case spec.BlockSize != p.BlockSize:
+		return fmt.Errorf("subnet %v: the nodes that have it agreed on parts of /%d, and this one has parts of /%d of it: choose another subnet", p.CIDR, spec.BlockSize, p.BlockSize)
 	}
 	return nil
 }

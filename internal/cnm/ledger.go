@@ -3,6 +3,7 @@ package cnm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -47,37 +48,34 @@ func (s *shared) leaving() []netip.Prefix {
 // released, and what it takes in is no longer.
 func (b *Book) claims(c *change, d ipam.Delta) {
 	for _, r := range d.Gone() {
-		switch {
-		case r.Block != nil && b.shared.claimer != nil:
-			if req, err := ipam.ParsePoolID(r.Block.Pool); err == nil {
-				b.letGo(c, releasing{Pool: req.Pool, Block: r.Block.CIDR})
-			}
-		case r.Holding != nil && r.Holding.Claimed:
-			if req, err := ipam.ParsePoolID(r.Holding.Pool); err == nil {
-				b.letGo(c, releasing{Pool: req.Pool, Addr: r.Holding.Addr})
-			}
+		if gone, ok := claimOf(r); ok && (r.Holding != nil || b.shared.claimer != nil) {
+			b.letGo(c, gone)
 		}
 	}
 	for _, r := range d.Put {
-		var was releasing
-		switch {
-		case r.Block != nil:
-			was.Block = r.Block.CIDR
-			if req, err := ipam.ParsePoolID(r.Block.Pool); err == nil {
-				was.Pool = req.Pool
+		if has, ok := claimOf(r); ok {
+			if _, leaving := b.shared.releasing[has.key()]; leaving {
+				remove(c, b.shared.releasing, releasePrefix, has.key())
 			}
-		case r.Holding != nil && r.Holding.Claimed:
-			was.Addr = r.Holding.Addr
-			if req, err := ipam.ParsePoolID(r.Holding.Pool); err == nil {
-				was.Pool = req.Pool
-			}
-		default:
-			continue
-		}
-		if _, ok := b.shared.releasing[was.key()]; ok {
-			remove(c, b.shared.releasing, releasePrefix, was.key())
 		}
 	}
+}
+
+// claimOf is what a record of the allocator is in the store; false: nothing.
+func claimOf(r ipam.Record) (releasing, bool) {
+	var out releasing
+	var pool string
+	switch {
+	case r.Block != nil:
+		pool, out.Block = r.Block.Pool, r.Block.CIDR
+	case r.Holding != nil && r.Holding.Claimed:
+		pool, out.Addr = r.Holding.Pool, r.Holding.Addr
+	default:
+		return releasing{}, false
+	}
+	req, err := ipam.ParsePoolID(pool)
+	out.Pool = req.Pool
+	return out, err == nil
 }
 
 func (b *Book) letGo(c *change, r releasing) {
@@ -106,9 +104,22 @@ func (b *Book) giveToStore(ctx context.Context, c *change) {
 func (b *Book) Claims() []cluster.Claim {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var out []cluster.Claim
-	for _, p := range b.pendingClaims() {
-		out = append(out, p)
+	pools := map[string]ipam.Pool{}
+	for _, p := range b.alloc.Pools() {
+		if len(p.Own) == 0 {
+			pools[p.ID] = p
+		}
+	}
+	out, used := b.claimedAddresses(pools)
+	for _, bl := range b.alloc.Blocks() {
+		if p, ok := pools[bl.Pool]; ok {
+			out = append(out, cluster.Claim{
+				Pool: b.specOf(p), Block: bl.CIDR, Fenced: bl.Fenced, Doubt: bl.Doubt, InUse: used[ipam.Block{Pool: p.ID, CIDR: bl.CIDR}],
+			})
+		}
+	}
+	for _, p := range b.shared.pending {
+		out = append(out, p.claim)
 	}
 	for key, r := range b.shared.releasing {
 		if _, again := b.shared.pending[key]; again {
@@ -121,14 +132,15 @@ func (b *Book) Claims() []cluster.Claim {
 		}
 		out = append(out, k)
 	}
-	pools := map[string]ipam.Pool{}
-	for _, p := range b.alloc.Pools() {
-		pools[p.ID] = p
-	}
-	used := map[string]map[netip.Prefix]bool{}
+	return out
+}
+
+// claimedAddresses are the addresses that the store gave, and the blocks in which containers have any, by pool and prefix.
+func (b *Book) claimedAddresses(pools map[string]ipam.Pool) (out []cluster.Claim, used map[ipam.Block]bool) {
+	used = map[ipam.Block]bool{}
 	for _, h := range b.alloc.Holdings() {
 		p, ok := pools[h.Pool]
-		if !ok || len(p.Own) > 0 || h.State != ipam.StateHeld || (h.Kind != ipam.KindEndpoint && h.Kind != ipam.KindExtra) {
+		if !ok || h.State != ipam.StateHeld || (h.Kind != ipam.KindEndpoint && h.Kind != ipam.KindExtra) {
 			continue
 		}
 		if h.Claimed {
@@ -137,30 +149,11 @@ func (b *Book) Claims() []cluster.Claim {
 			})
 			continue
 		}
-		if used[p.ID] == nil {
-			used[p.ID] = map[netip.Prefix]bool{}
-		}
 		if cidr, err := h.Addr.Prefix(p.BlockSize); err == nil {
-			used[p.ID][cidr] = true
+			used[ipam.Block{Pool: p.ID, CIDR: cidr}] = true
 		}
 	}
-	for _, bl := range b.alloc.Blocks() {
-		if p := pools[bl.Pool]; len(p.Own) == 0 {
-			out = append(out, cluster.Claim{
-				Pool: b.specOf(p), Block: bl.CIDR, Fenced: bl.Fenced, Doubt: bl.Doubt, InUse: used[p.ID][bl.CIDR],
-			})
-		}
-	}
-	return out
-}
-
-// pendingClaims are the addresses that are being claimed and not held yet.
-func (b *Book) pendingClaims() []cluster.Claim {
-	var out []cluster.Claim
-	for _, p := range b.shared.pending {
-		out = append(out, p.claim)
-	}
-	return out
+	return out, used
 }
 
 // poolsOf are the pools with this subnet whose blocks are claimed in the store.
@@ -176,8 +169,11 @@ func (b *Book) Adopt(ctx context.Context, bl cluster.Block) error {
 			return cluster.ErrNotUsed
 		}
 		d, err := b.alloc.Adopt(pools[0].ID, bl.CIDR)
-		if err == nil {
+		switch {
+		case err == nil:
 			b.addresses(c, d)
+		case errors.Is(err, ipam.ErrOneBlock):
+			err = fmt.Errorf("%w: %w", cluster.ErrNotUsed, err)
 		}
 		return err
 	})
@@ -233,7 +229,7 @@ func (b *Book) fenced() []netip.Prefix {
 }
 
 // ReturnEmpty gives blocks back in which nothing was held or rested on two looks, at least emptyTime apart. One empty
-// block of each pool is kept for the next container. It is to be called every few minutes.
+// block of each pool is kept for the next container, and so is the one that a node has of a pool with a subnet per node. It is to be called every few minutes.
 func (b *Book) ReturnEmpty(ctx context.Context) error {
 	return b.edit(ctx, func(c *change) error {
 		if b.shared.claimer == nil {

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 	"sort"
-	"strconv"
 	"strings"
 	"time"
 
@@ -15,9 +14,10 @@ import (
 // Mode is how a network's containers are joined to the node.
 type Mode string
 
-// The modes. Only routed is in this version.
+// The modes that are in this version.
 const (
-	Routed Mode = "routed"
+	Routed  Mode = "routed" // a routed link to each container
+	PerNode Mode = "subnet" // a bridge on each node, with a subnet that only this node has
 )
 
 // Network is a Docker network of our driver on this node.
@@ -28,7 +28,9 @@ type Network struct {
 	MTU      int       `json:"mtu,omitempty"`      // bytes; 0: the underlay's
 	Subnets  []Subnet  `json:"subnets"`            // in the engine's order, IPv4 before IPv6
 	Static   []string  `json:"static,omitempty"`   // option staticRange as given
-	Options  Options   `json:"options,omitempty"`  // as given, known ones only
+	Egress   Egress    `json:"egress,omitzero"`
+	Bridge   Bridge    `json:"bridge,omitzero"`   // mode subnet
+	Options  Options   `json:"options,omitempty"` // as given, known ones only
 	Created  time.Time `json:"created"`
 }
 
@@ -39,6 +41,7 @@ type Options map[string]string
 type Subnet struct {
 	Prefix  netip.Prefix `json:"prefix"`           // masked
 	Gateway netip.Addr   `json:"gateway,omitzero"` // zero: none
+	Part    netip.Prefix `json:"-"`                // mode subnet: what this node has of it; zero: nothing yet
 	Pool    string       `json:"pool,omitempty"`   // our pool ID; "" when Docker's own IPAM gives the addresses
 }
 
@@ -130,6 +133,8 @@ type settings struct {
 	mode   Mode
 	mtu    int
 	static []netip.Prefix
+	egress Egress
+	bridge Bridge
 }
 
 // notHere are options of the design that later versions bring; accepting and ignoring them would be a lie.
@@ -137,8 +142,6 @@ func notHere(key string) string {
 	switch strings.ToLower(key) {
 	case strings.ToLower(OptIngress), strings.ToLower(OptEPIngress):
 		return "ingress filters are"
-	case strings.ToLower(OptNoMasq):
-		return "masquerading is"
 	}
 	return ""
 }
@@ -161,21 +164,24 @@ func parseSettings(opts map[string]string, v6 bool) (settings, error) {
 	if a, b := opts[OptMTU], opts[OptDockerMTU]; a != "" && b != "" && a != b {
 		return settings{}, fmt.Errorf("options %s=%s and %s=%s: both set the MTU, to different values; give one", OptMTU, a, OptDockerMTU, b)
 	}
-	return s, nil
+	return s, s.checkMode()
 }
 
 func (s *settings) set(key, val string, v6 bool) error {
+	if ours, err := s.bridgeOption(key, val, v6); ours {
+		return err
+	}
 	switch key {
 	case OptMode:
-		if Mode(val) != Routed {
-			return fmt.Errorf("option mode=%s: allowed in this version: routed", val)
+		if s.mode = Mode(val); s.mode != Routed && s.mode != PerNode {
+			return fmt.Errorf("option mode=%s: allowed in this version: %s, %s", val, Routed, PerNode)
 		}
 	case OptMTU, OptDockerMTU:
-		return s.setMTU(key, val, v6)
-	case OptEgress:
-		if val != "route" {
-			return fmt.Errorf("option egress=%s: allowed in this version: route", val)
-		}
+		var err error
+		s.mtu, err = parseMTU(key, val, v6)
+		return err
+	case OptEgress, OptNoMasq:
+		return s.egress.set(key, val)
 	case OptStatic:
 		return s.setStatic(val)
 	case OptNetwork: // compared with the cluster's record by CreateNetwork
@@ -187,21 +193,9 @@ func (s *settings) set(key, val string, v6 bool) error {
 		if what := notHere(key); what != "" {
 			return fmt.Errorf("option %s=%s: %s not available in this version", key, val, what)
 		}
-		return fmt.Errorf("unknown option %s=%s: allowed are %s, %s (or %s), %s, %s and %s", key, val, OptMode, OptMTU, OptDockerMTU, OptEgress, OptStatic, OptNetwork)
+		return fmt.Errorf("unknown option %s=%s: allowed are %s, %s (or %s), %s, %s, %s, %s, %s, %s and %s", key, val,
+			OptMode, OptMTU, OptDockerMTU, OptEgress, OptNoMasq, OptStatic, OptNetwork, OptBridgeName, OptBridgeMTU, OptBridgeMAC)
 	}
-	return nil
-}
-
-func (s *settings) setMTU(key, val string, v6 bool) error {
-	low := minMTU4
-	if v6 {
-		low = minMTU6
-	}
-	n, err := strconv.Atoi(val)
-	if err != nil || n < low || n > maxMTU {
-		return fmt.Errorf("option %s=%s: want bytes, from %d to %d", key, val, low, maxMTU)
-	}
-	s.mtu = n
 	return nil
 }
 

@@ -3,43 +3,19 @@ package config
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 )
 
 // check looks at what one key cannot tell alone. Keys that have an error already are left out.
 func (l *loader) check() {
-	l.checkMissingFeatures()
 	l.checkNode()
 	l.checkDocker()
 	l.checkStore()
 	l.checkPools()
+	l.checkAggregates()
 	l.checkPeers()
 	l.checkNodes()
 	l.checkRoutes()
-}
-
-// checkMissingFeatures refuses what only a later version can do, rather than ignore it.
-func (l *loader) checkMissingFeatures() {
-	for i, p := range l.config.Pools {
-		if key := fmt.Sprintf("pools[%d].egress", i); p.Egress == EgressMasquerade && l.ok(key) {
-			l.fail(key, quote(kindText, string(p.Egress)), "is not available in this version; want route")
-		}
-	}
-	defaults := map[string]string{}
-	for _, lf := range leaves("", schema(Default())) {
-		if lf.kind != kindObjects {
-			defaults[lf.key] = lf.get()
-		}
-	}
-	for _, lf := range leaves("", l.root) {
-		section, _, _ := strings.Cut(lf.key, ".")
-		if section != "dockerBridge" || !l.ok(lf.key) {
-			continue
-		}
-		if got := lf.get(); got != defaults[lf.key] {
-			l.fail(lf.key, quote(lf.kind, got), "is not available in this version; leave the key out or at %s", quote(lf.kind, defaults[lf.key]))
-		}
-	}
+	l.checkDockerBridge()
 }
 
 func (l *loader) checkNode() {

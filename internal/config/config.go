@@ -3,6 +3,7 @@ package config
 import (
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -89,6 +90,8 @@ type Pool struct {
 	Block     netip.Prefix // this node's own part of CIDR; zero: none
 	Size      int          // prefix length of the subnet of a network that names none: CIDR.Bits()..BlockSize; with Block it is CIDR.Bits()
 	Egress    Egress       // of networks that do not say
+	// NoMasqueradeTo are further destinations that networks with subnets inside CIDR reach with their own addresses.
+	NoMasqueradeTo []netip.Prefix
 }
 
 // Egress is how packets to destinations outside every known pool leave the node.
@@ -127,17 +130,20 @@ type BGP struct {
 	MeshBFD         bool           // BFD on the sessions of the mesh, with the timers of BFD
 	RouteReflector  bool           // internal peers are clients of this node (RFC 4456)
 	Multipath       bool           // use all equally good paths
+	Aggregate       []netip.Prefix // announced by this node in place of the prefixes inside them; they never overlap
 	Peers           []Peer
 	BFD             BFD
 	Import          Import
 	GracefulRestart GracefulRestart
 }
 
-// Peer is one BGP neighbour of the config. Exactly one of Address and Interface is set.
+// Peer is one BGP neighbour of the config, or with Range any number of them. Exactly one of Address, Interface and Range is
+// set.
 type Peer struct {
 	Address      netip.Addr    // with a zone if it is link-local
 	Interface    string        // unnumbered: the one router on this link (RFC 5549, RFC 8950)
-	ASN          uint32        // 0, only with Interface: any AS but our own
+	Range        netip.Prefix  // every router inside it that calls is a peer
+	ASN          uint32        // 0, not with Address: any AS but our own
 	Port         uint16        // TCP port of the peer
 	PasswordFile string        // absolute; "" for none
 	Password     Secret        // what the file holds, without white space around it: 1..80 bytes; "" for none (RFC 2385)
@@ -148,10 +154,13 @@ type Peer struct {
 	Passive      bool          // wait for the peer to connect
 }
 
-// Name is what the peer is called in listings: its address or its interface.
+// Name is what the peer is called in listings: its address, its range or its interface.
 func (p Peer) Name() string {
-	if p.Address.IsValid() {
+	switch {
+	case p.Address.IsValid():
 		return p.Address.String()
+	case p.Range.IsValid():
+		return p.Range.String()
 	}
 	return p.Interface
 }
@@ -189,11 +198,26 @@ type Route struct {
 	Announce bool         // tell the other nodes
 }
 
-// DockerBridge gives Docker's default bridge a subnet of the cluster. This version cannot: Pool is always zero.
+// DockerBridge gives Docker's default bridge a subnet of the cluster.
 type DockerBridge struct {
-	Pool       netip.Prefix
-	Prefix     int
-	Masquerade bool
+	Pool           netip.Prefix   // IPv4 range of the bridges of all nodes; zero: the bridge is Docker's business alone
+	Prefix         int            // length of a node's subnet of Pool: 1..30
+	Subnet         netip.Prefix   // this node's; zero without a Pool only
+	Pool6          netip.Prefix   // IPv6, together with Pool only; zero: none
+	Prefix6        int            // 1..126
+	Subnet6        netip.Prefix   // zero without a Pool6 only
+	Masquerade     bool           // what leaves the cluster has the node's address
+	NoMasqueradeTo []netip.Prefix // further destinations that see the containers' own addresses
+}
+
+// Subnets are this node's subnets of the bridge, IPv4 before IPv6; none when the bridge is not ours.
+func (b DockerBridge) Subnets() []netip.Prefix { return valid(b.Subnet, b.Subnet6) }
+
+// Pools are the ranges of the bridges of all nodes.
+func (b DockerBridge) Pools() []netip.Prefix { return valid(b.Pool, b.Pool6) }
+
+func valid(all ...netip.Prefix) []netip.Prefix {
+	return slices.DeleteFunc(all, func(p netip.Prefix) bool { return !p.IsValid() })
 }
 
 // Metrics is where the agent serves /metrics and the health checks.
@@ -241,7 +265,7 @@ func Default() *Config {
 			Import:          Import{MaxPrefixes: 10000},
 			GracefulRestart: GracefulRestart{Enabled: true, RestartTime: 120 * time.Second},
 		},
-		DockerBridge: DockerBridge{Prefix: 24, Masquerade: true},
+		DockerBridge: DockerBridge{Prefix: 24, Prefix6: 64, Masquerade: true},
 		Metrics:      Metrics{Listen: netip.MustParseAddrPort("127.0.0.1:9477")},
 	}
 }

@@ -60,12 +60,14 @@ func TestEveryKey(t *testing.T) {
 		BGP: BGP{
 			ASN: 4200000001, RouterID: addr("10.77.0.11"), Listen: netip.MustParseAddrPort("[::1]:1790"),
 			HoldTime: 30 * time.Second, MeshBFD: true, RouteReflector: true,
+			Aggregate:       []netip.Prefix{prefix("10.9.0.0/16"), prefix("fd00:9::/48")},
 			GracefulRestart: GracefulRestart{RestartTime: time.Minute},
 			Peers: []Peer{
 				{Address: addr("10.77.0.1"), ASN: 64512, Port: 1179, TTLSecurity: true, BFD: true, HoldTime: 4 * time.Second, Passive: true},
 				{Address: addr("fe80::1%eth0"), ASN: 4200000001, Port: 179, HoldTime: 30 * time.Second},
 				{Address: addr("192.0.2.1"), ASN: 65001, Port: 179, Multihop: 4, HoldTime: 30 * time.Second},
 				{Interface: "eth1", Port: 179, HoldTime: 30 * time.Second},
+				{Range: prefix("10.78.0.0/24"), Port: 179, HoldTime: 30 * time.Second},
 			},
 			BFD:    BFD{Interval: 50 * time.Millisecond, Multiplier: 255},
 			Import: Import{Prefixes: []netip.Prefix{prefix("0.0.0.0/0"), prefix("::/0"), prefix("2001:db8::/32")}},
@@ -78,7 +80,7 @@ func TestEveryKey(t *testing.T) {
 			{To: prefix("0.0.0.0/0"), Via: addr("10.77.0.1"), Announce: true},
 			{To: prefix("2001:db8::/32"), Via: addr("fe80::1%eth0")},
 		},
-		DockerBridge: DockerBridge{Prefix: 24, Masquerade: true},
+		DockerBridge: DockerBridge{Prefix: 24, Prefix6: 64, Masquerade: true},
 	}
 	if d := diffConfigs(want, got); d != "" {
 		t.Errorf("-want +got:\n%s", d)

@@ -17,6 +17,7 @@ func (l *loader) derive() {
 	for i := range l.config.Pools {
 		derivePool(&l.config.Pools[i])
 	}
+	l.deriveDockerBridge()
 	for i := range l.config.BGP.Peers {
 		if p := &l.config.BGP.Peers[i]; p.HoldTime == inherit {
 			p.HoldTime = l.config.BGP.HoldTime

@@ -32,7 +32,7 @@ func Diff(before, after *Config) (live, restart []Change) {
 // Settings, of a Change or of the documentation.
 func NeedsRestart(key string) bool {
 	for _, k := range []string{
-		"node", "state", "run", "docker", "store", "fabric", "dockerBridge", "metrics", "log.format",
+		"node", "state", "run", "docker", "store", "fabric", "metrics", "log.format",
 		"bgp.asn", "bgp.routerID", "bgp.listen", "bgp.mesh", "bgp.routeReflector", "bgp.multipath", "bgp.gracefulRestart",
 	} {
 		if rest, ok := strings.CutPrefix(key, k); ok && (rest == "" || rest[0] == '.') {

@@ -173,6 +173,12 @@ func (l *loader) origins() map[string]string {
 	for key, pos := range l.given {
 		origins[key] = pos.origin()
 	}
+	for _, f := range bridgeFamilies(&l.config.DockerBridge) {
+		pool, derived := l.given[f.pool]
+		if _, _, subnet := f.values(); derived && subnet.IsValid() && !l.isGiven(f.subnet) {
+			origins[f.subnet] = pool.origin()
+		}
+	}
 	hold, ok := l.given["bgp.holdTime"]
 	for i := range l.config.BGP.Peers {
 		key := fmt.Sprintf("bgp.peers[%d].holdTime", i)

@@ -44,6 +44,8 @@ func TestRefused(t *testing.T) {
 		{"bgp: {asn: '1'}", `this is a string`},
 
 		// Values.
+		{"bgp: {aggregate: [0.0.0.0/0]}", `bgp.aggregate[0]: "0.0.0.0/0": want`},
+		{"bgp: {aggregate: [10.0.0.0/8, 10.9.0.0/16]}", `bgp.aggregate: "10.9.0.0/16": overlaps 10.0.0.0/8`},
 		{"bgp: {asn: 0}", `bgp.asn: 0: want a number from 1`},
 		{"bgp: {asn: 23456}", `bgp.asn: 23456: want`},
 		{"bgp: {asn: 65535}", `bgp.asn: 65535: want`},
@@ -118,10 +120,6 @@ func TestRefused(t *testing.T) {
 		{"store: {etcd: {prefix: fairway}}", `store.etcd.prefix: "fairway": want a path of keys`},
 		{"store: {etcd: {prefix: /fairway/}}", `store.etcd.prefix: "/fairway/": want a path of keys`},
 		{"store: {etcd: {prefix: ''}}", `store.etcd.prefix: "": want a path of keys`},
-		{"dockerBridge: {pool: 10.0.0.0/8}", `dockerBridge.pool: "10.0.0.0/8": is not available in this version`},
-		{"pools: [{cidr: 10.9.0.0/16, egress: masquerade}]", `pools[0].egress: "masquerade": is not available in this version; want route`},
-		{"dockerBridge: {prefix: 25}", `dockerBridge.prefix: 25: is not available in this version; leave the key out or at 24`},
-		{"dockerBridge: {masquerade: false}", `dockerBridge.masquerade: false: is not available in this version`},
 	} {
 		wantError(t, test.text, test.want)
 	}
@@ -149,10 +147,34 @@ func TestRefusedCombinations(t *testing.T) {
 		{"pools: [{cidr: 10.9.0.0/16, size: 15}]", `pools[0].size: 15: want a prefix length from 16 to 26`},
 		{"pools: [{cidr: 10.9.0.0/16, size: 27}]", `pools[0].size: 27: want a prefix length from 16 to 26`},
 		{"pools: [{cidr: 10.9.0.0/16, block: 10.9.0.0/24, size: 20}]", `pools[0].size: 20: want 16 or no size`},
+		{"pools: [{cidr: 10.9.0.0/16, noMasqueradeTo: [10.0.0.1/8]}]", `pools[0].noMasqueradeTo[0]: "10.0.0.1/8": has host bits set`},
+
+		{"dockerBridge: {pool: 10.9.0.0/16}", `f:1:22: dockerBridge.pool: "10.9.0.0/16": has no part for this node; give subnet, or in pools the block of a pool inside it`},
+		{"{pools: [{cidr: 10.8.0.0/16, block: 10.8.1.0/24}], dockerBridge: {pool: 10.9.0.0/16}}", `has no part for this node`},
+		{"{pools: [{cidr: 10.9.0.0/16, block: 10.9.1.0/26}], dockerBridge: {pool: 10.9.0.0/16}}", `the block 10.9.1.0/26 of pools[0] is smaller than a subnet of prefix 24`},
+		{"dockerBridge: {pool: 10.9.0.0/16, subnet: 10.8.1.0/24}", `dockerBridge.subnet: "10.8.1.0/24": is not inside the pool; want a part of 10.9.0.0/16`},
+		{"dockerBridge: {pool: 10.9.0.0/16, subnet: 10.9.1.0/31}", `dockerBridge.subnet: "10.9.1.0/31": has no room; want a prefix length of at most 30`},
+		{"dockerBridge: {pool: 10.9.0.0/16, prefix: 25, subnet: 10.9.1.0/24}", `dockerBridge.prefix: 25: is not the length of subnet 10.9.1.0/24; leave it out`},
+		{"dockerBridge: {pool: 10.9.0.0/26, subnet: 10.9.0.0/26, prefix: 24}", `dockerBridge.prefix: 24: is not the length`},
+		{"{pools: [{cidr: 10.9.0.0/16, block: 10.9.1.0/24}], dockerBridge: {pool: 10.9.0.0/16, prefix: 12}}", `dockerBridge.prefix: 12: want a prefix length from 16 to 30, for subnets of 10.9.0.0/16`},
+		{"dockerBridge: {subnet: 10.9.1.0/24}", `dockerBridge.subnet: "10.9.1.0/24": is without pool; give the range that the bridges of all nodes are in`},
+		{"dockerBridge: {pool: 'fd00:9::/48', subnet: 'fd00:9::/64'}", `dockerBridge.pool: "fd00:9::/48": want an IPv4 prefix; pool6 is for IPv6`},
+		{"dockerBridge: {pool: 10.9.0.0/16, subnet: 10.9.1.0/24, pool6: 10.8.0.0/16}", `dockerBridge.pool6: "10.8.0.0/16": want an IPv6 prefix`},
+		{"dockerBridge: {pool6: 'fd00:9::/48', subnet6: 'fd00:9::/64'}", `dockerBridge.pool6: "fd00:9::/48": is without pool; the bridge always has IPv4`},
+		{"dockerBridge: {pool: 10.9.0.0/16, subnet: 10.9.1.0/24, pool6: 'fd00:9::/48'}", `dockerBridge.pool6: "fd00:9::/48": has no part for this node; give subnet6`},
+		{"dockerBridge: {prefix: 31}", `dockerBridge.prefix: 31: want a whole number from 1 to 30`},
+		{"{docker: {enabled: false}, dockerBridge: {pool: 10.9.0.0/16, subnet: 10.9.1.0/24}}", `dockerBridge.pool: "10.9.0.0/16": is for a node with Docker, and docker.enabled is false`},
+		{"{node: {name: a}, dockerBridge: {pool: 10.9.0.0/16, subnet: 10.9.1.0/24}, nodes: [{name: b, address: 10.0.0.2, subnets: [10.9.1.0/25]}]}", `dockerBridge.subnet: "10.9.1.0/24": overlaps 10.9.1.0/25 of nodes[0]`},
+
 		{"pools: [{cidr: 10.9.0.0/16, egress: nat}]", `pools[0].egress: "nat": want route or masquerade`},
 
-		{"bgp: {peers: [{asn: 1}]}", `f:1:15: bgp.peers[0]: want either an address or an interface`},
-		{"bgp: {peers: [{address: 10.0.0.1, interface: eth0}]}", `want either an address or an interface`},
+		{"bgp: {peers: [{asn: 1}]}", `f:1:15: bgp.peers[0]: want one of address, interface and range`},
+		{"bgp: {peers: [{range: 10.0.0.0/8, interface: eth0}]}", `want one of address, interface and range`},
+		{"bgp: {peers: [{range: 10.0.0.0/8}, {range: 10.0.0.0/8, asn: 7}]}", `bgp.peers[1]: "10.0.0.0/8": is the same peer as bgp.peers[0]`},
+		{"bgp: {listen: '', peers: [{range: 10.0.0.0/8}]}", `bgp.peers[0].range: "10.0.0.0/8": nobody can call, because bgp.listen is empty`},
+		{"bgp: {peers: [{range: 0.0.0.0/0}]}", `bgp.peers[0].range: "0.0.0.0/0": want`},
+		{"bgp: {peers: [{range: 10.0.0.0/8, passwordFile: /etc/hostname}]}", `cannot be given together with range`},
+		{"bgp: {peers: [{address: 10.0.0.1, interface: eth0}]}", `want one of address, interface and range`},
 		{"bgp: {peers: [{address: 10.0.0.1}]}", `bgp.peers[0].asn: is missing`},
 		{"bgp: {peers: [{address: 10.0.0.1, asn: 0}]}", `f:1:40: bgp.peers[0].asn: is missing`},
 		{"bgp: {peers: [{address: 10.0.0.1, asn: 65535}]}", `bgp.peers[0].asn: 65535: want 0 for any, or a number`},

@@ -41,7 +41,12 @@ func schema(c *Config) []field {
 		objectField("dockerBridge",
 			prefixField("pool", &c.DockerBridge.Pool, parseUnicastPrefix),
 			numberField("prefix", &c.DockerBridge.Prefix, 1, 30),
+			prefixField("subnet", &c.DockerBridge.Subnet, parseUnicastPrefix),
+			prefixField("pool6", &c.DockerBridge.Pool6, parseUnicastPrefix),
+			numberField("prefix6", &c.DockerBridge.Prefix6, 1, 126),
+			prefixField("subnet6", &c.DockerBridge.Subnet6, parseUnicastPrefix),
 			boolField("masquerade", &c.DockerBridge.Masquerade),
+			listField("noMasqueradeTo", wantPrefix, &c.DockerBridge.NoMasqueradeTo, parseRoutePrefix, netip.Prefix.String),
 		),
 		objectField("metrics", listenField("listen", &c.Metrics.Listen)),
 	}
@@ -68,6 +73,7 @@ func poolFields(p *Pool) []field {
 		prefixField("block", &p.Block, parseUnicastPrefix),
 		numberField("size", &p.Size, 1, 128),
 		enumField("egress", &p.Egress, EgressRoute, EgressMasquerade),
+		listField("noMasqueradeTo", wantPrefix, &p.NoMasqueradeTo, parseRoutePrefix, netip.Prefix.String),
 	}
 }
 
@@ -81,12 +87,13 @@ func bgpFields(b *BGP) []field {
 		boolField("meshBFD", &b.MeshBFD),
 		boolField("routeReflector", &b.RouteReflector),
 		boolField("multipath", &b.Multipath),
+		listField("aggregate", wantPrefix, &b.Aggregate, parseUnicastPrefix, netip.Prefix.String),
 		objectField("gracefulRestart",
 			boolField("enabled", &b.GracefulRestart.Enabled),
 			durationField("restartTime", "a duration from 1s to 4095s in whole seconds (RFC 4724, 3)", &b.GracefulRestart.RestartTime,
 				func(d time.Duration) bool { return wholeSeconds(d) && d >= time.Second && d <= 4095*time.Second }),
 		),
-		objectsField("peers", []string{"address", "interface"}, &b.Peers, Peer{Port: 179, HoldTime: inherit}, peerFields),
+		objectsField("peers", []string{"address", "interface", "range"}, &b.Peers, Peer{Port: 179, HoldTime: inherit}, peerFields),
 		objectField("bfd",
 			durationField("interval", "a duration from 50ms to 10s in whole microseconds (RFC 5880, 4.1)", &b.BFD.Interval,
 				func(d time.Duration) bool {
@@ -105,6 +112,7 @@ func peerFields(p *Peer) []field {
 	return []field{
 		addrField("address", wantNextHop, &p.Address, parseNextHop),
 		textField("interface", wantInterface, &p.Interface, optional(parseInterface)),
+		prefixField("range", &p.Range, parseUnicastPrefix),
 		asnField("asn", &p.ASN, true),
 		numberField("port", &p.Port, 1, 65535),
 		textField("passwordFile", wantPath, &p.PasswordFile, optional(parsePath)),

@@ -21,8 +21,8 @@ const changeTimeout = 40 * time.Second
 // errSlowChange is the cause of the context's end then.
 func errSlowChange() error { return fmt.Errorf("no answer within %s", changeTimeout) }
 
-// send makes a request that changes something. A nil body sends none; a nil into reads none.
-func (c *Client) send(ctx context.Context, method, path string, query url.Values, body, into any) error {
+// send makes a request that changes something. The path is not escaped yet. A nil body sends none; a nil into reads none.
+func (c *Client) send(ctx context.Context, method, path string, body, into any) error {
 	prefix, err := c.negotiate(ctx)
 	if err != nil {
 		return err
@@ -38,7 +38,7 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 		}
 		content = bytes.NewReader(text)
 	}
-	u := url.URL{Scheme: "http", Host: "docker", Path: path, RawQuery: query.Encode()}
+	u := url.URL{Scheme: "http", Host: "docker", Path: path}
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), content)
 	if err != nil {
 		return c.wrap(ctx, path, err)
@@ -100,7 +100,7 @@ func (c *Client) Connect(ctx context.Context, network, container string, at Atta
 		Container      string
 		EndpointConfig endpoint
 	}{container, e}
-	return c.send(ctx, http.MethodPost, "/networks/"+url.PathEscape(network)+"/connect", nil, body, nil)
+	return c.send(ctx, http.MethodPost, "/networks/"+network+"/connect", body, nil)
 }
 
 func text(a netip.Addr) string {
@@ -116,7 +116,7 @@ func (c *Client) Disconnect(ctx context.Context, network, container string, forc
 		Container string
 		Force     bool
 	}{container, force}
-	return c.send(ctx, http.MethodPost, "/networks/"+url.PathEscape(network)+"/disconnect", nil, body, nil)
+	return c.send(ctx, http.MethodPost, "/networks/"+network+"/disconnect", body, nil)
 }
 
 // Process is a running container from inside: its main process, and how it came to its network namespace.
@@ -147,7 +147,7 @@ func (c *Client) Process(ctx context.Context, id string) (Process, error) {
 			}
 		}
 	}
-	if err := c.ask(ctx, "/containers/"+url.PathEscape(id)+"/json", nil, &a); err != nil {
+	if err := c.ask(ctx, "/containers/"+id+"/json", nil, &a); err != nil {
 		return Process{}, err
 	}
 	p := Process{

@@ -85,13 +85,22 @@ type networkAnswer struct {
 // Networks lists the networks of a driver, or all with "", by ID, with the endpoints of running containers. One that is
 // removed meanwhile is left out.
 func (c *Client) Networks(ctx context.Context, driver string) ([]Network, error) {
-	prefix, err := c.negotiate(ctx)
-	if err != nil {
-		return nil, err
-	}
 	var query url.Values
 	if driver != "" {
 		query = filters(map[string][]string{"driver": {driver}})
+	}
+	return c.networks(ctx, query)
+}
+
+// Labelled lists the networks of a driver that have a label, as Networks does. The label is "key" or "key=value".
+func (c *Client) Labelled(ctx context.Context, driver, label string) ([]Network, error) {
+	return c.networks(ctx, filters(map[string][]string{"driver": {driver}, "label": {label}}))
+}
+
+func (c *Client) networks(ctx context.Context, query url.Values) ([]Network, error) {
+	prefix, err := c.negotiate(ctx)
+	if err != nil {
+		return nil, err
 	}
 	var list []struct {
 		ID string `json:"Id"`

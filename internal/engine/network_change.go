@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
-	"net/url"
 )
 
 // NetworkSpec is a network to be made.
@@ -58,14 +57,14 @@ func (c *Client) NetworkCreate(ctx context.Context, s NetworkSpec) (string, erro
 	var made struct {
 		ID string `json:"Id"`
 	}
-	err := c.send(ctx, http.MethodPost, "/networks/create", nil, body, &made)
+	err := c.send(ctx, http.MethodPost, "/networks/create", body, &made)
 	return made.ID, err
 }
 
-// NetworkRemove removes a network, by ID or name. One that is not there is no error. The engine refuses while a running
+// NetworkRemove removes a network, by ID. One that is not there is no error. The engine refuses while a running
 // container is on it.
 func (c *Client) NetworkRemove(ctx context.Context, id string) error {
-	err := c.send(ctx, http.MethodDelete, "/networks/"+url.PathEscape(id), nil, nil, nil)
+	err := c.send(ctx, http.MethodDelete, "/networks/"+id, nil, nil)
 	if isNotFound(err) {
 		return nil
 	}

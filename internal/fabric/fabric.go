@@ -31,7 +31,7 @@ type Fabric interface {
 
 // Announcement is how a prefix of this node is told to others; the next hop is always the node itself.
 type Announcement struct {
-	Kind string // "block", "address", "route": for listings
+	Kind string // "block", "address", "aggregate", "route": for listings
 	// GracefulShutdown asks others to prefer any other way: the prefix is about to be withdrawn (RFC 8326).
 	GracefulShutdown bool
 }

@@ -66,6 +66,9 @@ func (a *Allocator) requestGateway(p *pool, addr netip.Addr) (Holding, error) {
 	if !explicit {
 		addr = p.gateway()
 	}
+	if p.PerNode && addr != p.gateway() || !addr.IsValid() {
+		return Holding{}, fmt.Errorf("gateway: network %s has a gateway on each node, the first address of the node's subnet", p.Network)
+	}
 	if err := checkAddr(p, addr); err != nil {
 		return Holding{}, fmt.Errorf("gateway: %w", err)
 	}
@@ -117,7 +120,13 @@ func checkExplicit(p *pool, addr netip.Addr) error {
 		return err
 	}
 	if addr == p.gateway() {
+		if p.PerNode {
+			return fmt.Errorf("address %v is the gateway of this node's subnet: choose another", addr)
+		}
 		return fmt.Errorf("address %v is the gateway of the pool %v, which every node has: choose another", addr, p.CIDR)
+	}
+	if b := p.block(addr); b != nil && p.PerNode && reserved(b.CIDR, addr) != "" {
+		return fmt.Errorf("address %v is the %s of this node's subnet %v: choose another", addr, reserved(b.CIDR, addr), b.CIDR)
 	}
 	return nil
 }
@@ -127,6 +136,9 @@ func checkExplicit(p *pool, addr netip.Addr) error {
 func (a *Allocator) place(p *pool, addr netip.Addr, granted bool, oracle Oracle) (outside, claimed bool, err error) {
 	if b := p.block(addr); b != nil {
 		return false, false, b.open()
+	}
+	if p.PerNode && len(p.blocks) > 0 {
+		return false, false, outsideNode(p, addr)
 	}
 	static := p.Static.Contains(addr)
 	switch src := a.source(p).(type) {
@@ -149,8 +161,11 @@ func (a *Allocator) place(p *pool, addr netip.Addr, granted bool, oracle Oracle)
 		}
 		if c.IsValid() {
 			a.put(Record{Block: &Block{Pool: p.ID, CIDR: c, Since: a.opts.Now()}})
-			return false, false, nil
+			return false, false, checkExplicit(p, addr)
 		}
+	}
+	if p.PerNode {
+		return false, false, outsideNode(p, addr)
 	}
 	return true, false, p.checkHeard(addr, oracle)
 }

@@ -27,9 +27,9 @@ func TestSharedPoolAsksForWhatItLacks(t *testing.T) {
 	if !p.Shared || p.BlockSize != 26 || p.Static != pfx("10.9.192.0/18") {
 		t.Fatalf("pool %+v", p)
 	}
-	any, static := ipam.Lack{Pool: p.ID, CIDR: p.CIDR}, ipam.Lack{Pool: p.ID, CIDR: p.CIDR, Addr: ip("10.9.200.1"), Static: true}
+	another, static := ipam.Lack{Pool: p.ID, CIDR: p.CIDR}, ipam.Lack{Pool: p.ID, CIDR: p.CIDR, Addr: ip("10.9.200.1"), Static: true}
 	_, _, err := a.RequestAddress(ipam.AddressRequest{Pool: p.ID}, nil)
-	lacks(t, err, any)
+	lacks(t, err, another)
 	_, err = ask(a, p.ID, "10.9.7.9")
 	lacks(t, err, ipam.Lack{Pool: p.ID, CIDR: p.CIDR, Addr: ip("10.9.7.9")})
 	_, err = ask(a, p.ID, "10.9.200.1")

@@ -91,7 +91,7 @@ func (a *Allocator) checkPool(rec Pool) error {
 
 // checkShape refuses a pool that cannot be cut in this way.
 func checkShape(rec Pool) error {
-	if rec.BlockSize != blockSize(rec.CIDR, rec.BlockSize) {
+	if !possibleSize(rec) {
 		return fmt.Errorf("block size /%d is not possible in %v", rec.BlockSize, rec.CIDR)
 	}
 	if rec.Static.IsValid() && (rec.Static != rec.Static.Masked() || !covers(rec.CIDR, rec.Static)) {
@@ -109,6 +109,8 @@ func (a *Allocator) checkBlock(rec Block) error {
 		return fmt.Errorf("the pool has an own part %v, so it has no claimed blocks", p.Own)
 	case rec.CIDR != rec.CIDR.Masked() || rec.CIDR.Bits() != p.BlockSize || !covers(p.CIDR, rec.CIDR):
 		return fmt.Errorf("%v is not a /%d of %v", rec.CIDR, p.BlockSize, p.CIDR)
+	case p.PerNode && len(p.blocks) > 0 && p.blocks[0].CIDR != rec.CIDR:
+		return fmt.Errorf("%w: %v", ErrOneBlock, p.blocks[0].CIDR)
 	case p.Static.Overlaps(rec.CIDR):
 		return fmt.Errorf("it overlaps the static range %v", p.Static)
 	}

@@ -38,7 +38,12 @@ func (a *Allocator) bindNetwork(network string, cidrs []netip.Prefix, settings B
 		if rec.Static, rec.StaticSet, err = p.static(settings.Static); err != nil {
 			return Delta{}, err
 		}
-		if rec.Network != p.Network || rec.Static != p.Static || rec.StaticSet != p.StaticSet {
+		if settings.PerNode {
+			if err := a.perNode(p, &rec); err != nil {
+				return Delta{}, err
+			}
+		}
+		if rec.Network != p.Network || rec.Static != p.Static || rec.StaticSet != p.StaticSet || rec.PerNode != p.PerNode {
 			a.put(Record{Pool: &rec})
 			a.tell(p, network)
 		}

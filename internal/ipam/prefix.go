@@ -122,3 +122,19 @@ func firstUsable(pool netip.Prefix) netip.Addr {
 	}
 	return pool.Addr().Next()
 }
+
+// Gateway is the gateway of a pool whose network asks for this one, or, with the zero value, for none: its first usable
+// address. It refuses one that no node could have, and a pool that has room for nothing else.
+func Gateway(pool netip.Prefix, asked netip.Addr) (netip.Addr, error) {
+	switch {
+	case hostBits(pool) == 0:
+		return netip.Addr{}, fmt.Errorf("subnet %v has one address, which is the gateway's: nothing would be left for containers", pool)
+	case !asked.IsValid():
+		return firstUsable(pool), nil
+	case !pool.Contains(asked):
+		return netip.Addr{}, fmt.Errorf("gateway %v is not in the subnet %v", asked, pool)
+	case reserved(pool, asked) != "":
+		return netip.Addr{}, fmt.Errorf("gateway %v is the %s of the subnet %v: choose another", asked, reserved(pool, asked), pool)
+	}
+	return asked, nil
+}

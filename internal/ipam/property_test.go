@@ -237,7 +237,7 @@ func (w *world) bindNetwork() (ipam.Delta, error) {
 		return ipam.Delta{}, nil
 	}
 	w.networks++
-	s := ipam.BindSettings{Space: p.Space}
+	s := ipam.BindSettings{Space: p.Space, PerNode: w.byte()%5 == 0}
 	if w.byte()%3 == 0 {
 		s.Static = []netip.Prefix{netip.PrefixFrom(w.addr(p.CIDR), p.CIDR.Addr().BitLen()-w.byte()%4).Masked()}
 	}
@@ -371,7 +371,16 @@ func (w *world) block() (ipam.Delta, error) {
 		}
 		return d, nil
 	case n == 2 && len(p.Own) == 0:
-		return w.a.Adopt(b.Pool, b.CIDR)
+		d, err := w.a.Adopt(b.Pool, b.CIDR)
+		if err != nil {
+			w.t.Fatalf("adopt %v, which it has: %v", b.CIDR, err)
+		}
+		if other := behind(b.CIDR); p.PerNode && p.CIDR.Overlaps(other) {
+			if _, err := w.a.Adopt(b.Pool, other); !errors.Is(err, ipam.ErrOneBlock) {
+				w.t.Fatalf("adopt %v besides %v: %v", other, b.CIDR, err)
+			}
+		}
+		return d, err
 	}
 	d, err := w.a.DropBlock(b.Pool, b.CIDR)
 	if inUse := w.holds(ipam.KindEndpoint, b) || w.holds(ipam.KindExtra, b); (err != nil) != (inUse && len(p.Own) == 0) {
@@ -387,11 +396,24 @@ func (w *world) block() (ipam.Delta, error) {
 	return d, err
 }
 
+// behind is the block after another.
+func behind(b netip.Prefix) netip.Prefix {
+	end := b.Addr().AsSlice()
+	for i := b.Bits(); i < len(end)*8; i++ {
+		end[i/8] |= 0x80 >> (i % 8)
+	}
+	last, _ := netip.AddrFromSlice(end)
+	return netip.PrefixFrom(last.Next(), b.Bits())
+}
+
 // supply does what the caller does about a lack, or does not.
 func (w *world) supply(lack *ipam.Lack) {
 	p, _ := w.a.Pool(lack.Pool)
 	if !w.opts.Plan.Shared || len(p.Own) > 0 || p.CIDR != lack.CIDR {
 		w.t.Fatalf("%v, of pool %+v", lack, p)
+	}
+	if _, _, has := w.a.NodeSubnet(p.ID); has {
+		w.t.Fatalf("%v, and the node has its one block of %+v", lack, p)
 	}
 	addr := lack.Addr
 	switch {
@@ -466,6 +488,9 @@ func (w *world) checkBlocks() {
 			w.t.Fatalf("block %v is in the static range, or no /%d: %+v", b.CIDR, p.BlockSize, p)
 		}
 		for _, o := range blocks[:i] {
+			if o.Pool == b.Pool && p.PerNode {
+				w.t.Fatalf("blocks %v and %v of a pool with a subnet per node", b.CIDR, o.CIDR)
+			}
 			if o.Pool == b.Pool && o.CIDR.Overlaps(b.CIDR) {
 				w.t.Fatalf("blocks %v and %v overlap", b.CIDR, o.CIDR)
 			}
@@ -508,12 +533,21 @@ func (w *world) checkHoldings() {
 	}
 }
 
+// atTheEdge says that a reserved address is one that nobody could have: the first or last of a node's own subnet.
+func (w *world) atTheEdge(h ipam.Holding) bool {
+	part, _, ok := w.a.NodeSubnet(h.Pool)
+	if !ok || h.Kind != ipam.KindAux || !part.Contains(h.Addr) || part.Addr().BitLen()-part.Bits() < 2 {
+		return false
+	}
+	return h.Addr == part.Addr() || h.Addr.Is4() && !part.Contains(h.Addr.Next())
+}
+
 func (w *world) checkUsage() {
 	held := map[string]uint64{}
 	resting := map[string]uint64{}
 	for _, h := range w.a.Holdings() {
 		switch {
-		case h.Kind == ipam.KindGateway || h.Pool == "":
+		case h.Kind == ipam.KindGateway || h.Pool == "" || w.atTheEdge(h):
 		case h.State == ipam.StateHeld:
 			held[h.Pool]++
 		default:

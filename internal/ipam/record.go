@@ -19,6 +19,8 @@ type Pool struct {
 	BlockSize int `json:"block_size"`
 	// Shared tells that this node claims, or claimed, the blocks in a store.
 	Shared bool `json:"shared,omitempty"`
+	// PerNode tells that the pool has one block on each node, with a gateway of its own (mode=subnet).
+	PerNode bool `json:"per_node,omitempty"`
 	// Own is this node's own part when it was given; nil: the node claims blocks.
 	Own     []netip.Prefix    `json:"own,omitempty"`
 	Gateway netip.Addr        `json:"gateway,omitzero"` // zero: not requested yet

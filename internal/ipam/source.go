@@ -16,6 +16,13 @@ type source interface {
 }
 
 func (a *Allocator) source(p *pool) source {
+	if p.PerNode {
+		return one{a.anySource(p)}
+	}
+	return a.anySource(p)
+}
+
+func (a *Allocator) anySource(p *pool) source {
 	switch {
 	case len(p.Own) > 0, p == a.loose:
 		return given{}

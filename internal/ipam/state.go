@@ -131,6 +131,9 @@ func (p *pool) block(addr netip.Addr) *block {
 
 // gateway is the gateway, or what it will be.
 func (p *pool) gateway() netip.Addr {
+	if p.PerNode {
+		return p.nodeGateway()
+	}
 	if p.Gateway.IsValid() {
 		return p.Gateway
 	}
@@ -139,7 +142,10 @@ func (p *pool) gateway() netip.Addr {
 
 // nobodys tells that no container may have the address of the pool.
 func (p *pool) nobodys(addr netip.Addr) bool {
-	return addr == p.gateway() || reserved(p.CIDR, addr) != ""
+	if addr == p.gateway() || reserved(p.CIDR, addr) != "" {
+		return true
+	}
+	return p.PerNode && len(p.blocks) > 0 && reserved(p.blocks[0].CIDR, addr) != ""
 }
 
 // unused is the first address in the node's blocks that was never used.

@@ -13,6 +13,8 @@ var (
 	ErrForeignPool = errors.New("foreign pool") // the pool was not requested here: another IPAM driver has it
 	ErrNotFound    = errors.New("not found")    // no such pool, or the address is not held
 	ErrFenced      = errors.New("fenced")       // the store says that another node has the block
+	// ErrOneBlock says that a pool with a subnet per node has its block already.
+	ErrOneBlock = errors.New("a node has one block of the pool, and this one has it already")
 )
 
 // Options is what the allocator needs from the config.
@@ -36,6 +38,7 @@ type Plan struct {
 type PoolPlan struct {
 	CIDR      netip.Prefix // masked
 	BlockSize int          // prefix length of a block; 0: 26 for IPv4, 122 for IPv6
+	NodeSize  int          // prefix length of the one block of a pool that is PerNode; 0: 24 for IPv4, 64 for IPv6
 	Block     netip.Prefix // this node's own part; zero: none
 	Size      int          // prefix length of the subnet of a network that names none; with Block it is CIDR's
 }
@@ -74,6 +77,8 @@ type AddressRequest struct {
 type BindSettings struct {
 	Space  string         // address space of the pools; "": whichever has them
 	Static []netip.Prefix // static ranges, at most one for each pool; a pool without one has the default
+	// PerNode gives each node one block, whose first usable address is its gateway. There is no static range then.
+	PerNode bool
 }
 
 // Kind is what an address is held for.

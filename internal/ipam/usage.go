@@ -35,8 +35,16 @@ func (p *pool) usable(c netip.Prefix) uint64 {
 	if n == math.MaxUint64 {
 		return n
 	}
-	for _, addr := range slices.Compact([]netip.Addr{p.CIDR.Addr(), p.gateway(), last(p.CIDR)}) {
-		if c.Contains(addr) && p.nobodys(addr) {
+	whole := p.CIDR
+	if p.PerNode {
+		whole = c
+	}
+	gw := p.gateway()
+	if p.PerNode && !p.Gateway.IsValid() {
+		gw = firstUsable(c)
+	}
+	for _, addr := range slices.Compact([]netip.Addr{whole.Addr(), gw, last(whole)}) {
+		if c.Contains(addr) && (addr == gw || reserved(whole, addr) != "") {
 			n--
 		}
 	}

@@ -84,7 +84,8 @@ type LinkKind string
 
 // The kinds of links that we make.
 const (
-	Veth LinkKind = "veth"
+	Veth   LinkKind = "veth"
+	Bridge LinkKind = "bridge"
 )
 
 // Link is a link of ours on the node. Its key is its name (at most 15 bytes).
@@ -94,6 +95,8 @@ type Link struct {
 	MTU   int    // bytes of payload, the Ethernet header not counted
 	MAC   MAC    // of this end
 	Peer  Peer   // veth only; used when the link is made, not compared afterwards
+	// Master is the bridge that the link is a port of; "" is none.
+	Master string
 
 	// Existing means: keep the link if it is there, do not make it (the engine is about to take the endpoint away).
 	Existing bool
@@ -111,7 +114,7 @@ type Peer struct {
 
 // Plug is an interface in a sandbox as the engine was told to make it. Its slices are not changed once it is made.
 type Plug struct {
-	Addrs  []netip.Addr   // each with its full length, 32 or 128
+	Addrs  []netip.Prefix // with host bits; the whole of what is on the link
 	OnLink []netip.Addr   // gateways: each gets a route on the link
 	Routes []SandboxRoute // through gateways; a default route only where the sandbox has none of the family
 }
@@ -122,12 +125,13 @@ type SandboxRoute struct {
 	Via netip.Addr
 }
 
-// LinkEqual compares what can be read back: kind, alias, MTU, MAC, and up or down. (8: only fields that we set.)
+// LinkEqual compares what can be read back: kind, alias, MTU, MAC, bridge, and up or down. (8: only fields that we set.)
 func LinkEqual(want, have Link) bool {
 	if want.Existing {
 		return true
 	}
 	return want.Kind == have.Kind && want.Alias == have.Alias && want.MTU == have.MTU && want.Down == have.Down &&
+		want.Master == have.Master &&
 		(want.MAC.IsZero() || want.MAC == have.MAC)
 }
 
@@ -247,6 +251,16 @@ type Firewall struct {
 	Internal [][]netip.Prefix
 	// ClosedTCP and ClosedUDP are ports of the node that Links cannot reach (BGP 179, BFD 3784).
 	ClosedTCP, ClosedUDP []uint16
+	// Bridges are names of Docker's own bridges whose forwarded traffic is accepted like that of Links; nothing else of
+	// the above is for them. What passes between one of them and another bridge of Docker's is left to Docker.
+	// Sorted, unique.
+	Bridges []string
+	// Masquerade is the NAT of what leaves the cluster.
+	Masquerade Masquerade
+	// Unhidden is what Docker's NAT leaves alone.
+	Unhidden Unhidden
+	// Ports are ports of our bridges, each with what may come in through it. Sorted by link.
+	Ports []BridgePort
 }
 
 // LinkAddr is an address on a link.
@@ -267,7 +281,10 @@ func (a LinkAddr) Compare(b LinkAddr) int {
 func (f Firewall) Equal(o Firewall) bool {
 	return slices.Equal(f.Links, o.Links) && f.AntiSpoof == o.AntiSpoof && slices.Equal(f.Siblings, o.Siblings) &&
 		slices.EqualFunc(f.Internal, o.Internal, slices.Equal[[]netip.Prefix]) &&
-		slices.Equal(f.ClosedTCP, o.ClosedTCP) && slices.Equal(f.ClosedUDP, o.ClosedUDP)
+		slices.Equal(f.ClosedTCP, o.ClosedTCP) && slices.Equal(f.ClosedUDP, o.ClosedUDP) &&
+		slices.Equal(f.Bridges, o.Bridges) && f.Masquerade.Equal(o.Masquerade) &&
+		f.Unhidden.Equal(o.Unhidden) &&
+		slices.EqualFunc(f.Ports, o.Ports, BridgePort.Equal)
 }
 
 // State is a whole set of kernel state: what should be true of everything that is ours.
@@ -313,6 +330,18 @@ func (s State) String() string {
 	if f := s.Firewall; len(f.Links) > 0 {
 		out = append(out, fmt.Sprintf("firewall accept %v anti-spoof %v closed tcp %v udp %v siblings %v internal %v", f.Links, f.AntiSpoof, f.ClosedTCP, f.ClosedUDP, f.Siblings, f.Internal))
 	}
+	if f := s.Firewall; len(f.Bridges) > 0 {
+		out = append(out, fmt.Sprintf("firewall accept bridges %v", f.Bridges))
+	}
+	if u := s.Firewall.Unhidden; len(u.From) > 0 {
+		out = append(out, fmt.Sprintf("unhidden from %v to %v", u.From, u.To))
+	}
+	for _, p := range s.Firewall.Ports {
+		out = append(out, fmt.Sprintf("port %s of %s %s from %v", p.Link, p.Bridge, p.MAC, p.Addrs))
+	}
+	if m := s.Firewall.Masquerade; len(m.From) > 0 {
+		out = append(out, fmt.Sprintf("masquerade from %v direct %v except %v", m.From, m.Direct, m.Except))
+	}
 	slices.Sort(out)
 	return strings.Join(out, "\n") + "\n"
 }
@@ -321,6 +350,9 @@ func (l Link) text(name string) string {
 	t := fmt.Sprintf("%s type %s mtu %d address %s alias %s", name, l.Kind, l.MTU, l.MAC, l.Alias)
 	if l.Peer.Name != "" {
 		t += fmt.Sprintf(" peer %s %s", l.Peer.Name, l.Peer.MAC)
+	}
+	if l.Master != "" {
+		t += " master " + l.Master
 	}
 	if l.Existing {
 		t += " if existing"

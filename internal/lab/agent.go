@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -89,6 +90,11 @@ func (h *Host) ConfigPath() string { return h.lab.path(h.Name, etcDir, "fairway.
 
 // writeConfig writes the agent's config.
 func (h *Host) writeConfig() error {
+	return replaceFile(h.ConfigPath(), []byte(h.config()), 0o644)
+}
+
+// config is the agent's config for the lab's hosts as they are now.
+func (h *Host) config() string {
 	in := surroundings{hosts: h.lab.infos(), topology: h.lab.opts.Topology, fabric: h.lab.opts.Fabric}
 	if h.lab.store != nil {
 		in.store = h.lab.store.Endpoint(h.HostInfo)
@@ -97,15 +103,23 @@ func (h *Host) writeConfig() error {
 	if h.lab.opts.AgentConfig != nil {
 		config = h.lab.opts.AgentConfig(h.HostInfo, config)
 	}
-	return replaceFile(h.ConfigPath(), []byte(config), 0o644)
+	return config
 }
 
-// meet tells a running host about the lab's hosts as they are now.
+// meet tells a running host about the lab's hosts as they are now. An agent whose config stays what it is is left alone.
 func (h *Host) meet(ctx context.Context) error {
 	if err := os.WriteFile(h.Path("/etc/hosts"), []byte(h.lab.hostsFile()), 0o644); err != nil {
 		return fmt.Errorf("write /etc/hosts: %w", err)
 	}
-	if err := h.writeConfig(); err != nil {
+	before, err := os.ReadFile(h.ConfigPath())
+	if err != nil {
+		return fmt.Errorf("read config of %s: %w", h.Name, err)
+	}
+	now := h.config()
+	if string(before) == now {
+		return nil
+	}
+	if err := replaceFile(h.ConfigPath(), []byte(now), 0o644); err != nil {
 		return err
 	}
 	pid, err := h.AgentPID(ctx)
@@ -124,8 +138,9 @@ type surroundings struct {
 }
 
 // agentConfig is the standard config of a node. Without a store it has its own block of each pool, and BGP with every
-// node on its segments; between segments, only the router speaks with both. With a store the blocks come from there,
-// and so do the peers, as long as all are on one segment.
+// other node; with one the blocks come from there, and so do the peers, as long as all are on one segment. Where there is
+// a router, hosts speak with it alone, and it with whoever calls from its segments; it tells them of the pools as a
+// whole. So a host has one route of a pool, and nobody's config has to change when another host comes.
 func agentConfig(h HostInfo, in surroundings) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "node:\n  name: %s\n  address: %s\n  address6: %s\n", h.Name, h.Address(), h.Address6())
@@ -151,19 +166,34 @@ func agentConfig(h HostInfo, in surroundings) string {
 	if in.store != "" {
 		b.WriteString("  mesh: false\n") // not every node is on a segment of every other one
 	}
+	if h.Router() {
+		fmt.Fprintf(&b, "  aggregate: [%s, \"%s\"]\n", Pool4, Pool6)
+	}
+	if peers := peersOf(h, in.hosts); len(peers) > 0 {
+		b.WriteString("  peers:\n" + strings.Join(peers, ""))
+	}
+	return b.String()
+}
+
+// peersOf are the members of bgp.peers: for the router its segments, for everybody else addresses.
+func peersOf(h HostInfo, all []HostInfo) []string {
 	var peers []string
-	for _, other := range in.hosts {
-		if other.Name == h.Name {
+	if h.Router() {
+		for _, nic := range h.NICs {
+			peers = append(peers, fmt.Sprintf("    - range: %s\n", nic.Address4.Masked()))
+		}
+		return peers
+	}
+	routed := slices.ContainsFunc(all, HostInfo.Router)
+	for _, other := range all {
+		if other.Name == h.Name || routed && !other.Router() {
 			continue
 		}
 		if nic, ok := shared(h, other); ok {
 			peers = append(peers, fmt.Sprintf("    - address: %s\n      asn: %d\n", nic.Address4.Addr(), other.ASN))
 		}
 	}
-	if len(peers) > 0 {
-		b.WriteString("  peers:\n" + strings.Join(peers, ""))
-	}
-	return b.String()
+	return peers
 }
 
 // shared returns the card of other that is on a segment of h.

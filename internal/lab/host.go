@@ -68,7 +68,12 @@ func (l *Lab) hostSpec(h HostInfo) (machine.Spec, error) {
 		return spec, err
 	}
 	spec.Rootfs = h.Tree
-	spec.Tmpfs = []string{"/tmp", "/var/lib/docker", "/var/lib/containerd", "/var/lib/fairway"}
+	spec.Tmpfs = []string{"/tmp"}
+	if !l.opts.Disk {
+		spec.Tmpfs = append(spec.Tmpfs, persistent()...)
+	} else if err := l.onDisk(&spec); err != nil {
+		return spec, err
+	}
 	spec.Sysctls = hostSysctls(l.opts.IPForward || h.Router(), h.Router())
 	spec.Files = map[string]string{
 		"/etc/hostname": h.Name + "\n",

@@ -47,7 +47,7 @@ func Open(dir string) (*Lab, error) {
 	}
 	opts, err := Options{
 		Dir: dir, Topology: s.Topology, Binary: s.Binary, NoAgent: !s.Agents,
-		DaemonJSON: s.Daemon, IPForward: s.IPForward, Hosts: s.Planned, Store: s.Store, Fabric: s.Fabric,
+		DaemonJSON: s.Daemon, IPForward: s.IPForward, Disk: s.Disk, Hosts: s.Planned, Store: s.Store, Fabric: s.Fabric,
 	}.checked()
 	if err != nil {
 		return nil, err

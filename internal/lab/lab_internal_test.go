@@ -104,8 +104,8 @@ bgp:
 		all   []HostInfo
 		peers string
 	}{
-		{hosts[0], hosts, "10.77.1.12 64514, 10.77.1.1 64600"},
-		{hosts[3], hosts, "10.77.1.11 64513, 10.77.1.12 64514, 10.77.2.13 64515"},
+		{hosts[0], hosts, "10.77.1.1 64600"},
+		{hosts[3], hosts, "10.77.1.0/24 0, 10.77.2.0/24 0"},
 		{flat[0], flat, "10.77.0.12 64512"},
 		{flat[0], flat[:1], ""},
 	} {
@@ -114,9 +114,12 @@ bgp:
 			t.Errorf("%s: %v", c.host.Name, err)
 			continue
 		}
+		if c.host.Router() != (fmt.Sprint(parsed.BGP.Aggregate) == fmt.Sprintf("[%s %s]", Pool4, Pool6)) {
+			t.Errorf("%s: aggregates %v", c.host.Name, parsed.BGP.Aggregate)
+		}
 		var peers []string
 		for _, p := range parsed.BGP.Peers {
-			peers = append(peers, fmt.Sprint(p.Address, " ", p.ASN))
+			peers = append(peers, fmt.Sprint(p.Name(), " ", p.ASN))
 		}
 		if got := strings.Join(peers, ", "); got != c.peers {
 			t.Errorf("%s: peers %s, want %s", c.host.Name, got, c.peers)

@@ -60,6 +60,9 @@ type Options struct {
 	// IPForward turns IPv4 forwarding on before the engines start. An engine that finds it off turns it on and
 	// sets the policy of the FORWARD chain to DROP, which is what most Docker hosts have and so the default.
 	IPForward bool
+	// Disk keeps the state of engines and agents in the lab's directory instead of in memory, so that hosts can be
+	// rebooted.
+	Disk bool
 	// Progress, when not nil, is told what happens. It is called by several goroutines at once.
 	Progress func(Event)
 }

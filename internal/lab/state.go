@@ -42,6 +42,7 @@ type state struct {
 	Planned   int            `json:"planned"` // hosts that it was made with
 	Daemon    map[string]any `json:"daemon,omitempty"`
 	IPForward bool           `json:"ipForward,omitempty"`
+	Disk      bool           `json:"disk,omitempty"`
 	Image     string         `json:"image"` // path of the image's tar
 }
 

@@ -38,7 +38,7 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 	}
 	l := &Lab{dir: o.Dir, opts: o, state: state{
 		Boot: boot, Owner: owner, Created: time.Now(), Topology: o.Topology, Group: groupName(o.Dir),
-		Binary: o.Binary, Agents: !o.NoAgent, Planned: o.Hosts, Daemon: o.DaemonJSON, IPForward: o.IPForward,
+		Binary: o.Binary, Agents: !o.NoAgent, Planned: o.Hosts, Daemon: o.DaemonJSON, IPForward: o.IPForward, Disk: o.Disk,
 		Store: o.Store, Fabric: o.Fabric,
 	}}
 	if err := claim(o.Dir, l.state); err != nil {

@@ -13,13 +13,17 @@ import (
 func (c Cluster) Leaks() []api.Leak {
 	if !c.Health.Reachable || !c.View.Complete {
 		return []api.Leak{{
-			Kind: "store", SeenSince: c.Health.Since, What: fmt.Sprintf("the store (%s) does not answer, so blocks and addresses were not compared with it", c.Where),
+			Kind: "store", ByHand: true, SeenSince: c.Health.Since, What: fmt.Sprintf("the store (%s) does not answer, so blocks and addresses were not compared with it", c.Where),
 			Action: "check again once it is reachable",
 		}}
 	}
 	out := append(c.believed(), c.unknown()...)
 	slices.SortFunc(out, func(x, y api.Leak) int { return strings.Compare(x.What, y.What) })
-	return append(out, c.ownerless()...)
+	out = append(out, c.ownerless()...)
+	for i := range out {
+		out[i].ByHand = true
+	}
+	return out
 }
 
 // settles is what there is to do about what the agent does by itself.

@@ -1,6 +1,7 @@
 package overview
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 
@@ -15,7 +16,7 @@ func (c Cluster) Networks(own []api.Network) []api.Network {
 	for i := range own {
 		name := own[i].Options[cnm.OptNetwork]
 		if n, ok := v.Networks[name]; ok {
-			own[i].Cluster = c.nodesOf(n.Value)
+			own[i].Cluster, own[i].Name = c.nodesOf(n.Value), cmp.Or(own[i].Name, name)
 			have[name] = true
 		}
 	}

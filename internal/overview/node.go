@@ -20,6 +20,7 @@ type Cluster struct {
 	Where  string          // what the store is: "etcd at 10.77.0.5:2379"
 	Drain  *api.Drain      // of this node, as it says itself; nil: none
 	Claims []cluster.Claim // what this node believes to hold
+	Bridge []netip.Prefix  // subnets of Docker's default bridge of this node, which the config gave it
 	Now    time.Time
 	Up     time.Duration // since when the agent runs
 }
@@ -55,8 +56,12 @@ func (c Cluster) Member(n cluster.Node) api.Member {
 		Containers: v.Alive[n.Name].Value.Containers, LastSeen: v.LastSeen(n.Name),
 	}
 	m.Blocks, m.Addresses = c.held(n.ID)
-	if v.Live(n.Name) && c.Health.Reachable {
+	switch {
+	case !v.Live(n.Name):
+	case c.Health.Reachable:
 		m.LastSeen = c.Now
+	case v.At.After(m.LastSeen): // alive, when the store was last heard
+		m.LastSeen = v.At
 	}
 	switch d, asked := v.Drains[n.Name]; {
 	case m.Self:

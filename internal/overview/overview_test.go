@@ -96,7 +96,11 @@ func TestNodes(t *testing.T) {
 	check("host1 drained, host2 draining, host3 down")
 	// Without the store nobody knows of the others; of itself a node does.
 	c.Health.Reachable, c.Drain = false, nil
+	c.View.At = now.Add(-time.Minute)
 	check("host1 alive, host2 unknown, host3 unknown")
+	if m := c.Nodes()[1]; !m.LastSeen.Equal(now.Add(-time.Minute)) {
+		t.Errorf("host2 was last seen %v, want when the store was", m.LastSeen)
+	}
 	c.Health = cluster.Health{Reachable: true, Fenced: "it was removed"}
 	delete(c.View.Nodes, "host1")
 	check("host1 fenced, host2 draining, host3 down")
@@ -172,6 +176,20 @@ func TestConditions(t *testing.T) {
 	}
 	if n := len(slices.DeleteFunc(c.Conditions(), func(x api.Condition) bool { return x.Code != "newer-schema" })); n != 4 {
 		t.Errorf("%d conditions for 4 records of a newer schema, want 3 and one that counts", n)
+	}
+	c = three()
+	c.Bridge = []netip.Prefix{prefix("10.9.0.0/25"), prefix("10.9.200.8/29"), prefix("fd09::/64")}
+	if got := codes(c); got != "docker-bridge-overlap node-down" {
+		t.Errorf("Docker's bridge over blocks: got %s", got)
+	}
+	if i := slices.IndexFunc(c.Conditions(), func(x api.Condition) bool {
+		return strings.Contains(x.Text, "10.9.0.0/25") && strings.Contains(x.Text, "block 10.9.0.64/26, which node host2 claimed")
+	}); i < 0 {
+		t.Errorf("the block and its holder are not named: %v", c.Conditions())
+	}
+	c.Bridge = []netip.Prefix{prefix("10.9.1.0/24")} // in the pool, and nobody has a block of it
+	if got := codes(c); got != "node-down" {
+		t.Errorf("Docker's bridge over nothing: got %s", got)
 	}
 	c = three()
 	c.Health = cluster.Health{Since: now.Add(-time.Minute), LastError: errors.New("refused").Error()}

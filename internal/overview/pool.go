@@ -43,8 +43,8 @@ func (c Cluster) pool(p *api.Pool, rec cluster.Pool) {
 		}
 	}
 	slices.SortFunc(p.List, func(x, y api.Block) int { return x.CIDR.Compare(y.CIDR) })
-	// What others have this node may not give out.
-	if left := most - float64(away); left > 0 {
+	// What others have this node may not give out. Of a pool without a static range it has one part and no more.
+	if left := most - float64(away); left > 0 && rec.Static.IsValid() {
 		size := math.Exp2(float64(rec.CIDR.Addr().BitLen() - rec.BlockSize))
 		p.Usage = min(1, float64(p.Held+p.Resting)/(left*size))
 	}

@@ -80,8 +80,28 @@ func (c Cluster) Conditions() []api.Condition {
 				"pool %s: %d of %.0f blocks are claimed", p.Value.CIDR, claimed, most)
 		}
 	}
+	f.some("docker-bridge-overlap", "give dockerBridge another subnet, outside of the cluster's networks, then `fairway docker-bridge apply`, and restart Docker", c.underBridge())
 	slices.SortStableFunc(f, func(x, y api.Condition) int { return strings.Compare(x.Code+x.Text, y.Code+y.Text) })
 	return f
+}
+
+// underBridge are the blocks and addresses that the store gave away, and Docker's default bridge of this node has too.
+func (c Cluster) underBridge() []string {
+	var out []string
+	for _, bridge := range c.Bridge {
+		for k, b := range c.View.Blocks {
+			if k.CIDR.Overlaps(bridge) {
+				out = append(out, fmt.Sprintf("subnet %s of the default bridge (dockerBridge) overlaps block %s, which node %s claimed: two containers may have one address", bridge, k.CIDR, b.Value.Node))
+			}
+		}
+		for k, a := range c.View.Addresses {
+			if bridge.Contains(k.Addr) {
+				out = append(out, fmt.Sprintf("subnet %s of the default bridge (dockerBridge) holds address %s, which node %s claimed: two containers may have one address", bridge, k.Addr, a.Value.Node))
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // store finds what is wrong with the store, and with this node's place in the cluster.

@@ -35,8 +35,16 @@ type Input struct {
 	Drain  Drain
 	Heard  map[netip.Prefix]rib.Route
 	Facts  kernel.Facts
+	// Aggregates are announced by this node in place of what is inside them.
+	Aggregates []netip.Prefix
+	Egress     Egress
+	// Docker are networks of Docker's own that are announced.
+	Docker []DockerNetwork
 	// Announce are further prefixes that the config has announced.
 	Announce []netip.Prefix
+	// Guests are prefixes that other programs of the node route, as the distributed router: they are announced, and never
+	// looked for elsewhere.
+	Guests []netip.Prefix
 }
 
 // Node is what the agent knows of its own node.
@@ -57,8 +65,9 @@ type Output struct {
 
 // Announcement is a prefix for others, once its route is in the kernel.
 type Announcement struct {
-	Kind  string          // "block", "address" or "route"
+	Kind  string          // "block", "address", "aggregate", "route" or "docker"
 	Needs kernel.RouteKey // announced only while this route of ours is in place; zero: nothing is needed
+	Link  string          // and while this link of ours is as it should be, with its addresses; "": none is needed
 	// GracefulShutdown marks it as about to be withdrawn.
 	GracefulShutdown bool
 }
@@ -72,7 +81,10 @@ type Problem struct {
 
 // Compute plans.
 func Compute(in Input) Output {
-	p := planner{in: in, out: Output{State: kernel.NewState(), Announce: map[netip.Prefix]Announcement{}}, ways: map[netip.Addr]way{}}
+	p := planner{
+		in: in, out: Output{State: kernel.NewState(), Announce: map[netip.Prefix]Announcement{}}, ways: map[netip.Addr]way{},
+		networks: make(map[string]cnm.Network, len(in.Networks)),
+	}
 	p.out.State.Routes = make(map[kernel.RouteKey]kernel.Route, len(in.Heard)+len(in.Endpoints)+len(in.Blocks))
 	p.node()
 	for _, b := range in.Blocks {
@@ -81,24 +93,31 @@ func Compute(in Input) Output {
 	for _, b := range in.Fenced {
 		p.fencedBlock(b)
 	}
-	networks := make(map[string]cnm.Network, len(in.Networks))
-	for _, n := range in.Networks {
-		networks[n.ID] = n
+	for _, a := range in.Aggregates {
+		p.aggregate(a)
 	}
-	for _, e := range in.Endpoints {
-		if n, ok := networks[e.Network]; ok && e.State != cnm.Created {
-			p.routed(n, e)
+	for _, n := range in.Networks {
+		p.networks[n.ID] = n
+		if n.Mode == cnm.PerNode {
+			p.bridge(n) // in the place of its blocks
 		}
 	}
+	p.endpoints()
 	if in.Node.Docker {
 		p.siblings()
 		p.internal()
+		p.dockerBridge()
+		p.docker()
 	}
 	for _, prefix := range in.Announce {
 		p.out.Announce[prefix] = Announcement{Kind: "route"}
 	}
+	for _, prefix := range in.Guests {
+		p.out.Announce[prefix] = Announcement{Kind: "guest"}
+	}
 	p.drain()
 	p.heard()
+	p.egress()
 	slices.SortFunc(p.out.Problems, func(a, b Problem) int {
 		return cmp.Or(strings.Compare(a.Code, b.Code), strings.Compare(a.Text, b.Text))
 	})
@@ -106,9 +125,10 @@ func Compute(in Input) Output {
 }
 
 type planner struct {
-	in   Input
-	out  Output
-	ways map[netip.Addr]way // next hops looked up so far: many routes share few
+	in       Input
+	out      Output
+	networks map[string]cnm.Network
+	ways     map[netip.Addr]way // next hops looked up so far: many routes share few
 }
 
 // way is the link that has a next hop in its subnet.
@@ -153,6 +173,9 @@ func (p *planner) v6() bool {
 			}
 		}
 	}
+	if slices.ContainsFunc(p.in.Egress.Bridge.Subnets, func(s netip.Prefix) bool { return s.Addr().Is6() }) {
+		return true
+	}
 	for prefix := range p.in.Heard {
 		if prefix.Addr().Is6() {
 			return true
@@ -185,37 +208,33 @@ func (p *planner) mtu(n cnm.Network) int {
 func (p *planner) routed(n cnm.Network, e cnm.Endpoint) {
 	s, link := &p.out.State, e.LinkName()
 	s.Links[link] = kernel.Link{
-		Kind: kernel.Veth, Alias: kernel.AliasPrefix + short(n.ID) + "/" + short(e.ID), MTU: p.mtu(n), MAC: HostMAC(),
+		Kind: kernel.Veth, Alias: alias(n, e), MTU: p.mtu(n), MAC: HostMAC(),
 		Peer: kernel.Peer{Name: e.PeerName(), MAC: e.MAC, Plug: plug(n, e)}, Existing: e.State == cnm.Left,
 	}
 	if e.State == cnm.Left {
 		return
 	}
-	sandbox := kernel.Sandbox{}
+	var neighs []kernel.Neigh
 	for _, gw := range gatewaysOf(n, e) {
 		s.Addrs[kernel.AddrKey{Link: link, Prefix: host(gw)}] = struct{}{}
-		sandbox.Neighs = append(sandbox.Neighs, kernel.Neigh{IP: gw, MAC: HostMAC()})
+		neighs = append(neighs, kernel.Neigh{IP: gw, MAC: HostMAC()})
 		if gw.Is6() {
 			s.Sysctls["net/ipv6/conf/"+link+"/disable_ipv6"] = "0"
 		}
 	}
-	for _, a := range e.Extra {
-		sandbox.Addrs = append(sandbox.Addrs, host(a))
-	}
 	for _, a := range e.All() {
 		p.address(link, a, e.MAC)
 	}
-	if e.Sandbox != "" && (len(sandbox.Addrs) > 0 || len(sandbox.Neighs) > 0) {
-		slices.SortFunc(sandbox.Addrs, netip.Prefix.Compare)
-		slices.SortFunc(sandbox.Neighs, func(a, b kernel.Neigh) int { return a.IP.Compare(b.IP) })
-		s.Sandbox[kernel.SandboxKey{Path: e.Sandbox, MAC: e.MAC}] = sandbox
-	}
+	p.sandbox(e, neighs)
 }
 
 // plug is what the engine was answered at Join.
 func plug(n cnm.Network, e cnm.Endpoint) kernel.Plug {
 	reply := n.Reply(e)
-	out := kernel.Plug{Addrs: e.All(), OnLink: reply.OnLink}
+	out := kernel.Plug{Addrs: slices.Clone(e.Addrs), OnLink: reply.OnLink}
+	for _, a := range e.Extra {
+		out.Addrs = append(out.Addrs, host(a))
+	}
 	for _, gw := range []netip.Addr{reply.Gateway4, reply.Gateway6} {
 		if gw.IsValid() {
 			out.Routes = append(out.Routes, kernel.SandboxRoute{Dst: netip.PrefixFrom(gw, 0).Masked(), Via: gw})
@@ -270,21 +289,23 @@ func (p *planner) siblings() {
 			bySandbox[e.Sandbox] = append(bySandbox[e.Sandbox], e)
 		}
 	}
-	f := &p.out.State.Firewall
+	f, also := &p.out.State.Firewall, map[string][]netip.Addr{}
 	for _, eps := range bySandbox {
 		for _, out := range eps {
 			for _, own := range eps {
 				if own.ID == out.ID {
 					continue
 				}
+				also[out.LinkName()] = append(also[out.LinkName()], own.All()...)
 				for _, a := range own.All() {
-					f.Siblings = append(f.Siblings, kernel.LinkAddr{Link: out.LinkName(), Addr: a})
+					f.Siblings = append(f.Siblings, kernel.LinkAddr{Link: p.device(out), Addr: a})
 				}
 			}
 		}
 	}
 	slices.SortFunc(f.Siblings, kernel.LinkAddr.Compare)
 	f.Siblings = slices.Compact(f.Siblings)
+	p.ports(also)
 }
 
 // gatewaysOf are the gateways of the network that this endpoint has a use for: those of the families of its addresses.
@@ -301,9 +322,14 @@ func gatewaysOf(n cnm.Network, e cnm.Endpoint) []netip.Addr {
 // heard plans the routes to others. What this node has itself is never looked for elsewhere.
 func (p *planner) heard() {
 	for prefix, r := range p.in.Heard {
+		if slices.Contains(p.in.Guests, prefix) {
+			continue // several nodes may be on one network of theirs
+		}
 		key := kernel.RouteKey{Dst: prefix}
-		if _, own := p.out.State.Routes[key]; own {
-			p.claimed(r)
+		if _, own := p.out.State.Routes[key]; own || p.out.Announce[prefix].Kind == KindDocker {
+			if p.out.Announce[prefix].Kind != kindAggregate { // which several routers may have
+				p.claimed(r)
+			}
 			continue
 		}
 		hops := p.nextHops(r)

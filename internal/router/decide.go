@@ -229,6 +229,9 @@ func viaHost(m map[kernel.RouteKey]kernel.Route, o Options, p netip.Prefix) {
 
 // host plans the host's routes to the networks that are joined and to those that other routers have.
 func (w *Wanted) host(v View, o Options, on []attached) {
+	if v.Agent && o.HostLink {
+		w.Keep = compact(slices.Clone(v.ByHost))
+	}
 	if !o.HostShortcut {
 		return
 	}
@@ -247,7 +250,7 @@ func (w *Wanted) host(v View, o Options, on []attached) {
 			}
 			via = routerEnd(o.P2PNet6).Addr()
 		}
-		if slices.Contains(v.ByHost, p) {
+		if _, learned := v.Learned[p]; learned && slices.Contains(v.ByHost, p) {
 			continue
 		}
 		r := kernel.Route{Type: kernel.Unicast, NextHops: []kernel.NextHop{{Via: via}}}
@@ -262,7 +265,7 @@ func (w *Wanted) host(v View, o Options, on []attached) {
 		w.Answered = compact(prefixesOf(on))
 	}
 	if v.Agent {
-		w.Reached, w.Keep = compact(prefixesOf(on)), compact(slices.Clone(v.ByHost))
+		w.Reached = compact(prefixesOf(on))
 	}
 	if o.Masquerade {
 		w.Masquerade = compact(prefixes)

@@ -64,7 +64,8 @@ func isRouter(p engine.Process) bool {
 
 // view asks the engine and the kernel what there is.
 func (r *Router) view(ctx context.Context) (View, error) {
-	v := View{Self: r.self.ID, ByHost: r.byHost(ctx)}
+	v := View{Self: r.self.ID}
+	v.Agent, v.ByHost = r.agent.state()
 	nets, err := r.eng.Networks(ctx, "")
 	if err != nil {
 		return View{}, err

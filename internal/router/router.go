@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"fairway/internal/api"
 	"fairway/internal/config"
 	"fairway/internal/engine"
 	"fairway/internal/fabric"
@@ -47,6 +48,7 @@ type Router struct {
 	fab    *bgp.Fabric
 	bgp    *config.Config // without peers
 	hear   *neighbours
+	agent  *hostAgent
 	metric uint32
 	dirty  chan struct{}
 	events chan engine.Event
@@ -68,12 +70,15 @@ type Router struct {
 
 // New makes a router that does nothing yet.
 func New(cfg Config) *Router {
-	return &Router{
+	r := &Router{
 		cfg: cfg, opt: cfg.Options, log: cfg.Log, eng: engine.New(cfg.Socket), metric: metricOf(cfg.Options.Instance),
 		dirty: make(chan struct{}, 1), events: make(chan engine.Event, 256),
 		processes: map[string]engine.Process{}, steered: map[string]bool{}, routers: map[string]bool{},
 		on: map[string]bool{}, left: map[string]bool{}, leaving: map[string]bool{},
 	}
+	link := hostLinkOnHost(cfg.Options.Instance)
+	r.agent = &hostAgent{log: cfg.Log, client: api.NewClient(cfg.AgentSocket), name: link, link: link, mark: r.mark}
+	return r
 }
 
 // mark asks for a pass. It never waits.
@@ -113,6 +118,7 @@ func (r *Router) Run(ctx context.Context) (err error) {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.serveStatus(gctx) })
 	g.Go(func() error { return r.hear.run(gctx) })
+	g.Go(func() error { return r.agent.run(gctx) })
 	g.Go(func() error { return r.fab.Run(gctx) })
 	g.Go(func() error { return r.follow(gctx) })
 	g.Go(func() error { return r.own.Watch(gctx, func(e rtnl.Event) { r.mark() }) })
@@ -298,6 +304,9 @@ func (r *Router) once(ctx context.Context) {
 		problem(r.host.link(ctx, r.own, r.opt))
 	}
 	problem(r.host.apply(ctx, r.opt, w))
+	if err := r.agent.wants(ctx, w.Reached); err != nil {
+		problem(fmt.Errorf("the host's agent does not tell of the networks: %w", err))
+	}
 	problem(r.quietLinks(ctx, v.Links))
 	if _, err := syncTable(ctx, r.own, w.Self); err != nil {
 		problem(fmt.Errorf("own routes: %w", err))

@@ -32,7 +32,7 @@ type starts struct {
 func keepStarting(h *host, prefix, network string) *starts {
 	s := &starts{h: h, stop: make(chan struct{}), errs: map[string]int{}}
 	s.wg.Go(func() {
-		for i := 0; i < mostStarts; i++ {
+		for i := range mostStarts {
 			select {
 			case <-s.stop:
 				return
@@ -113,7 +113,7 @@ func TestClusterStoreRestored(t *testing.T) {
 	if err := store.Snapshot(t.Context(), old); err != nil {
 		t.Fatal(err)
 	}
-	s.agree("net", "--subnet", pool4)
+	s.agree("--subnet", pool4)
 	all := everywhere(t, s.hosts, "cc", "--network", "net")
 	everyPair(t, all)
 	pings := []*pinger{startPing(t, all[0], all[1].v4), startPing(t, all[1], all[2].v4), startPing(t, all[2], all[0].v4)}
@@ -182,7 +182,7 @@ func (s *site) needsStore(h *host) {
 // when the wire is back.
 func TestClusterPartition(t *testing.T) {
 	s := newCluster(t)
-	s.agree("net", "--subnet", pool4)
+	s.agree("--subnet", pool4)
 	cut := s.hosts[2]
 	all := everywhere(t, s.hosts, "cc", "--network", "net")
 	neighbour := cut.run("nn", "--network", "net")
@@ -221,6 +221,7 @@ func TestClusterPartition(t *testing.T) {
 	}
 	t.Logf("measured: partition: %d containers started on the host that was cut off, %d on the others; all agree %v after it healed",
 		len(mine), len(theirs), time.Since(healed).Round(100*time.Millisecond))
+	t.Logf("measured: partition: given out on the host that was cut off: %s; meanwhile on the others: %s", addresses(mine), addresses(theirs))
 	all = append(append(append(all, neighbour), mine...), theirs...)
 	distinct(t, all)
 	for _, c := range all {
@@ -228,10 +229,19 @@ func TestClusterPartition(t *testing.T) {
 	}
 }
 
+// addresses are those of containers, in words.
+func addresses(list []*container) string {
+	var out []string
+	for _, c := range list {
+		out = append(out, c.v4.String())
+	}
+	return strings.Join(out, ", ")
+}
+
 // A node drains and comes back; one that was removed is fenced until it joins again.
 func TestClusterNodeLife(t *testing.T) {
 	s := newCluster(t)
-	s.agree("net", "--subnet", pool4)
+	s.agree("--subnet", pool4)
 	all := everywhere(t, s.hosts, "cc", "--network", "net")
 	everyPair(t, all)
 	h, boss := s.hosts[2], s.hosts[0]

@@ -43,16 +43,16 @@ func needStore(t *testing.T) {
 	}
 }
 
-// agree makes a network once, for every host, and ends it with the test.
-func (s *site) agree(name string, args ...string) {
+// agree makes the network "net" once, for every host, and ends it with the test.
+func (s *site) agree(args ...string) {
 	s.t.Helper()
-	s.ends(name)
-	s.hosts[0].fairway(append([]string{"network", "create", name}, args...)...)
+	s.ends()
+	s.hosts[0].fairway(append([]string{"network", "create", "net"}, args...)...)
 }
 
-// ends removes a network of the cluster with the test, and the containers on it. It is to be called before the network
-// is made.
-func (s *site) ends(name string) {
+// ends removes the network "net" of the cluster with the test, and all containers. It is to be called before the
+// network is made.
+func (s *site) ends() {
 	s.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
@@ -68,8 +68,8 @@ func (s *site) ends(name string) {
 		}) {
 			s.t.Errorf("%s: remove containers: %v", s.hosts[i], err)
 		}
-		if _, err := s.hosts[0].try("fairway", "network", "rm", name); err != nil && !strings.Contains(err.Error(), "no such network") {
-			s.t.Errorf("remove network %s: %v", name, err)
+		if _, err := s.hosts[0].try("fairway", "network", "rm", "net"); err != nil && !strings.Contains(err.Error(), "no such network") {
+			s.t.Errorf("remove the network: %v", err)
 		}
 	})
 }
@@ -87,10 +87,10 @@ func (h *host) member(name string) (api.Member, error) {
 	return all[i], nil
 }
 
-// becomes waits until the host sees a node in a state, and returns how long that took.
-func (h *host) becomes(name, state string, limit time.Duration) time.Duration {
+// becomes waits until the host sees a node in a state.
+func (h *host) becomes(name, state string, limit time.Duration) {
 	h.t.Helper()
-	return eventually(h.t, limit, func() error {
+	eventually(h.t, limit, func() error {
 		m, err := h.member(name)
 		if err == nil && m.State != state {
 			err = fmt.Errorf("%s: node %s is %s, want %s", h, name, m.State, state)
@@ -129,7 +129,7 @@ func distinct(t *testing.T, list []*container) {
 // A network is made once, every host has it, and so does one that joins later; the sessions of the others do not notice.
 func TestClusterNetwork(t *testing.T) {
 	s := newCluster(t)
-	s.ends("net")
+	s.ends()
 	start := time.Now()
 	s.hosts[0].fairway("network", "create", "net", "--subnet", pool4, "--subnet", pool6)
 	made := time.Since(start)
@@ -201,7 +201,7 @@ func (s *site) sessions() map[string]time.Time {
 // A container that moves with its address is reached where it is, and what is said of the address is true meanwhile.
 func TestClusterMove(t *testing.T) {
 	s := newCluster(t)
-	s.agree("net", "--subnet", pool4)
+	s.agree("--subnet", pool4)
 	from, to, other := s.hosts[0], s.hosts[1], s.hosts[2]
 	const address = "10.9.200.77"
 	watcher := other.run("watcher", "--network", "net")
@@ -298,7 +298,7 @@ func TestClusterFabricStore(t *testing.T) {
 		}
 	})
 	s := enter(t, l)
-	s.agree("net", "--subnet", pool4, "--subnet", pool6)
+	s.agree("--subnet", pool4, "--subnet", pool6)
 	all := everywhere(t, s.hosts, "cc", "--network", "net")
 	static := s.hosts[1].run("static", "--network", "net", "--ip", "10.9.200.5")
 	everyPair(t, append(all, static))

@@ -6,6 +6,8 @@
 //	FAIRWAY_TEST_FULL=1  the scale test at its full size
 //	FAIRWAY_TEST_BIN     the program to test; default: it is built
 //
+// The tests of a cluster need etcd on this machine (etcd-server, etcd-client).
+//
 // Without root, and with -short, the tests are skipped; where CI=true or FAIRWAY_REQUIRE_NETNS=1 lack of root is a failure.
 // Lines that begin with "measured:" (go test -v) are figures, not verdicts.
 package e2e

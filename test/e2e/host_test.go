@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -29,11 +30,13 @@ type host struct {
 	t    *testing.T
 	ctx  context.Context //nolint:containedctx // the test's
 	logs map[string]int64
+	// lasting are routes of ours that are there without any network: of a whole pool, to the router.
+	lasting *regexp.Regexp
 }
 
 func newHost(t *testing.T, h *lab.Host) *host {
 	t.Helper()
-	n := &host{Host: h, t: t, ctx: t.Context(), logs: map[string]int64{}}
+	n := &host{Host: h, t: t, ctx: t.Context(), logs: map[string]int64{}, lasting: regexp.MustCompile("^(" + pool4 + "|" + pool6 + ") via")}
 	for _, service := range []string{"agent", "dockerd"} {
 		n.logs[service] = fileSize(h.Log(service))
 	}

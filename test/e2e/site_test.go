@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -186,8 +187,9 @@ func (h *host) leftOver() error {
 	if err != nil {
 		return err
 	}
-	if out != "" {
-		return fmt.Errorf("links or routes:\n%s", out)
+	lines := slices.DeleteFunc(strings.Split(out, "\n"), func(line string) bool { return line == "" || h.lasting.MatchString(line) })
+	if len(lines) > 0 {
+		return fmt.Errorf("links or routes:\n%s", strings.Join(lines, "\n"))
 	}
 	book, err := h.api().IPAM(h.ctx)
 	if err != nil {

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,6 +36,8 @@ func (f *Fabric) handle(events []event) {
 			f.onBFD(e.bfd)
 		case e.advert != nil:
 			f.onAdvert(e.advert)
+		case e.caller.IsValid():
+			f.onCaller(e.caller)
 		}
 	}
 	f.limit(false)
@@ -65,8 +69,6 @@ func (f *Fabric) onPeer(p *apiutil.Peer) {
 	was, up, hold := s.state, f.now().Sub(s.since), s.hold
 	f.setState(s, p.State.SessionState)
 	switch {
-	case s.state == bgp.BGP_FSM_OPENCONFIRM:
-		s.tells = f.tells
 	case s.state == bgp.BGP_FSM_ESTABLISHED && was != s.state:
 		f.onUp(s, p)
 	case was == bgp.BGP_FSM_ESTABLISHED && was != s.state:
@@ -174,19 +176,33 @@ const (
 // calls back before it stores the state). A reflector of 150 clients that came at once lost a dozen routes that way. Who tells
 // only its own, and told nothing new meanwhile, has nothing to fear.
 func (f *Fabric) sendAgain() error {
-	now, left := f.now(), resends
+	now, left, waiting := f.now(), resends, false
 	var errs []error
+	missed := map[netip.Prefix]bool{}
 	transit := f.passesOn()
 	for _, s := range f.sessions {
-		if s.resend.IsZero() || s.resend.After(now) || left == 0 {
-			continue
+		switch {
+		case s.state < bgp.BGP_FSM_OPENCONFIRM:
+			s.tells, s.resend = f.tells, time.Time{}
+		case s.resend.IsZero() || s.state != bgp.BGP_FSM_ESTABLISHED || !s.known.IsValid():
+		case s.resend.After(now) || left == 0:
+			waiting = true
+		default:
+			s.resend = time.Time{}
+			for p, when := range f.gone {
+				if when > s.tells {
+					missed[p] = true
+				}
+			}
+			if transit || s.tells != f.tells {
+				left--
+				errs = append(errs, f.again(s.known.String(), api.ResetPeerRequest_DIRECTION_OUT))
+			}
 		}
-		s.resend = time.Time{}
-		if s.state != bgp.BGP_FSM_ESTABLISHED || !s.known.IsValid() || !transit && s.tells == f.tells {
-			continue
-		}
-		left--
-		errs = append(errs, f.again(s.known.String(), api.ResetPeerRequest_DIRECTION_OUT))
+	}
+	errs = append(errs, f.withdrawAgain(slices.Collect(maps.Keys(missed))))
+	if !waiting {
+		clear(f.gone)
 	}
 	return errors.Join(errs...)
 }
@@ -213,6 +229,9 @@ func (f *Fabric) converge() {
 		return
 	}
 	late := !f.now().Before(f.deadline)
+	if f.restarting && f.ranges() && !late {
+		return // nobody knows who is still to call
+	}
 	for _, s := range f.sessions {
 		if !s.reported && !s.away && !late {
 			return

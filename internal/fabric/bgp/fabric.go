@@ -67,7 +67,9 @@ type Fabric struct {
 	want      map[netip.Prefix]fabric.Announcement
 	told      map[netip.Prefix]bool    // what GoBGP has; true: as about to be withdrawn
 	tells     uint64                   // counts changes of told
+	gone      map[netip.Prefix]uint64  // withdrawn a moment ago, with tells of then
 	sessions  map[string]*session      // by the peer's name
+	callers   map[netip.Addr]time.Time // from ranges of the config: when there last was a session
 	closing   map[netip.Addr]*api.Peer // being taken out of GoBGP
 	server    *server.BgpServer        // nil: not running
 	policy    policy                   // what GoBGP has
@@ -96,8 +98,8 @@ func New(c Config) (*Fabric, error) {
 		asn: c.Cfg.BGP.ASN, multipath: c.Cfg.BGP.Multipath, restarting: c.Restarting,
 		cfg: c.Cfg, facts: c.Facts,
 		queue: newQueue(), learned: newLearned(c.RIB), first: make(chan struct{}),
-		want: map[netip.Prefix]fabric.Announcement{}, told: map[netip.Prefix]bool{},
-		sessions: map[string]*session{}, closing: map[netip.Addr]*api.Peer{}, counts: map[string]counted{},
+		want: map[netip.Prefix]fabric.Announcement{}, told: map[netip.Prefix]bool{}, gone: map[netip.Prefix]uint64{},
+		sessions: map[string]*session{}, callers: map[netip.Addr]time.Time{}, closing: map[netip.Addr]*api.Peer{}, counts: map[string]counted{},
 	}
 	if f.now == nil {
 		f.now = time.Now
@@ -231,6 +233,7 @@ func (f *Fabric) retry(countAll bool) {
 	defer f.mu.Unlock()
 	f.limit(countAll)
 	f.resolveDoubts()
+	f.forgetCallers()
 	if err := errors.Join(f.sync(), f.sendAgain()); err != nil {
 		f.log.Debug("sync peers", slog.Any("err", err))
 	}

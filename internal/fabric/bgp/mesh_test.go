@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -227,4 +229,50 @@ func TestFRRGracefulShutdown(t *testing.T) {
 		}
 		return r.has("ip", "10.9.1.0/26", "10.77.0.1")()
 	})
+}
+
+// What changes just when a session comes up arrives, and what went then is gone.
+func TestChangesWhileSessionsComeUp(t *testing.T) {
+	if !isolated(t) {
+		return
+	}
+	other := pair(t)
+	n := startNode(t, member(1), "10.9.1.0/26")
+	r := other.start(member(2, 1))
+	n.set.Mesh = member(1, 2).Mesh
+	n.update()
+	// Until the session is up, and a moment longer, something changes all the time.
+	i := 0
+	eventually(t, "session", func() error {
+		i++
+		n.announce("10.9.1.0/26", fmt.Sprintf("10.9.%d.%d/32", 100+i/250%100, i%250))
+		if p := n.peer("10.77.0.2"); p.State != "established" || time.Since(p.Since) < 500*time.Millisecond {
+			return fmt.Errorf("%+v", p)
+		}
+		return nil
+	})
+	last := fmt.Sprintf("10.9.%d.%d/32", 100+i/250%100, i%250)
+	var got string
+	within(t, 10*time.Second, "the last of it, and nothing else", func() error {
+		got = fmt.Sprint(slices.Sorted(maps.Keys(texts(r))))
+		if want := fmt.Sprintf("[10.9.1.0/26 %s]", last); got != want {
+			return fmt.Errorf("%s, want %s", got, want)
+		}
+		return nil
+	})
+	holds(t, 2*time.Second, "it stays so", func() error {
+		if now := fmt.Sprint(slices.Sorted(maps.Keys(texts(r)))); now != got {
+			return fmt.Errorf("%s", now)
+		}
+		return nil
+	})
+	t.Logf("%d changes", i)
+}
+
+func texts(r *remote) map[string]bool {
+	all := map[string]bool{}
+	for p := range r.routes() {
+		all[p.String()] = true
+	}
+	return all
 }

@@ -43,6 +43,7 @@ func (s settings) config() *config.Config {
 		c.BGP.HoldTime = s.BGP.HoldTime
 	}
 	c.BGP.RouteReflector = s.BGP.RouteReflector
+	c.BGP.Aggregate = s.BGP.Aggregate
 	c.BGP.BFD = config.BFD{Interval: 300 * time.Millisecond, Multiplier: 3}
 	if s.BGP.BFD.Interval > 0 {
 		c.BGP.BFD = s.BGP.BFD

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"fairway/internal/config"
+
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 )
@@ -92,6 +94,9 @@ func (f *Fabric) deferral() uint32 {
 // passesOn says whether this node tells peers what it heard from others: as a reflector, or between autonomous systems.
 func (f *Fabric) passesOn() bool {
 	peers := f.peers()
+	if slices.ContainsFunc(f.cfg.BGP.Peers, func(p config.Peer) bool { return p.Range.IsValid() && p.ASN != f.asn }) {
+		return true
+	}
 	for _, p := range peers {
 		if p.Client || p.Peer.ASN != f.asn && len(peers) > 1 {
 			return true

@@ -43,8 +43,9 @@ const everyone4 = "0.0.0.0/0"
 
 // policy is what GoBGP takes from and tells to peers.
 type policy struct {
-	allowed []within
-	vias    []via
+	allowed    []within
+	aggregates []netip.Prefix // told in place of what is inside them
+	vias       []via
 }
 
 // newPolicy derives the policy from the config, the networks and the links. f.mu is held.
@@ -67,6 +68,7 @@ func (f *Fabric) newPolicy() policy {
 		return a.from - b.from
 	})
 	p.allowed = slices.Compact(p.allowed)
+	p.aggregates = slices.SortedFunc(slices.Values(f.cfg.BGP.Aggregate), netip.Prefix.Compare)
 	p.vias = f.newVias()
 	return p
 }
@@ -149,8 +151,9 @@ func (f *Fabric) assignPolicy(ctx context.Context, s *server.BgpServer) error {
 // applyPolicy puts a changed policy in force, for routes that were heard or told before, too. f.mu is held.
 func (f *Fabric) applyPolicy() error {
 	p := f.newPolicy()
-	in, out := !slices.Equal(p.allowed, f.policy.allowed), !reflect.DeepEqual(p.vias, f.policy.vias)
-	if in || out {
+	in := !slices.Equal(p.allowed, f.policy.allowed)
+	aggregates := !slices.Equal(p.aggregates, f.policy.aggregates)
+	if in || aggregates || !reflect.DeepEqual(p.vias, f.policy.vias) {
 		// All sets and policies at once: a set that is added to an existing one of its name would be appended to it.
 		if err := f.server.SetPolicies(context.Background(), p.request()); err != nil {
 			return fmt.Errorf("change policies: %w", err)
@@ -161,6 +164,9 @@ func (f *Fabric) applyPolicy() error {
 	var errs []error
 	if in {
 		errs = append(errs, f.again("all", api.ResetPeerRequest_DIRECTION_IN))
+	}
+	if aggregates {
+		errs = append(errs, f.again("all", api.ResetPeerRequest_DIRECTION_OUT))
 	}
 	for _, s := range f.sessions {
 		if !s.addr.Is4() || !s.known.IsValid() {
@@ -213,7 +219,7 @@ func (p policy) request() *api.SetPoliciesRequest {
 			})
 		}
 	}
-	var exports []*api.Statement
+	exports := p.suppress(r)
 	for i, v := range p.vias {
 		name := fmt.Sprintf("via6-%d", i)
 		r.DefinedSets = append(r.DefinedSets, &api.DefinedSet{
@@ -226,6 +232,31 @@ func (p policy) request() *api.SetPoliciesRequest {
 		{Name: exportPolicy, Statements: exports},
 	}
 	return r
+}
+
+// suppress makes the statements that keep what is inside an aggregate from everybody, and adds their sets to r.
+func (p policy) suppress(r *api.SetPoliciesRequest) []*api.Statement {
+	var all []*api.Statement
+	for name, bits := range map[string]int{"aggregated4": 32, "aggregated6": 128} {
+		set := &api.DefinedSet{DefinedType: api.DefinedType_DEFINED_TYPE_PREFIX, Name: name}
+		for _, a := range p.aggregates {
+			if a.Addr().BitLen() == bits && a.Bits() < bits {
+				set.Prefixes = append(set.Prefixes, &api.Prefix{
+					IpPrefix: a.String(), MaskLengthMin: uint32(a.Bits() + 1), MaskLengthMax: uint32(bits),
+				})
+			}
+		}
+		if len(set.Prefixes) == 0 {
+			continue
+		}
+		r.DefinedSets = append(r.DefinedSets, set)
+		all = append(all, &api.Statement{
+			Name:       name,
+			Conditions: &api.Conditions{PrefixSet: &api.MatchSet{Type: api.MatchSet_TYPE_ANY, Name: name}},
+			Actions:    &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_REJECT},
+		})
+	}
+	return all
 }
 
 func accept() *api.Actions { return &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_ACCEPT} }

@@ -15,6 +15,7 @@ type event struct {
 	eor    *endOfRIB
 	bfd    *bfdEvent
 	advert *advert
+	caller netip.Addr // a stranger who connected
 }
 
 // endOfRIB says that a peer has told all it has in one family.

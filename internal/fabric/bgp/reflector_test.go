@@ -230,9 +230,14 @@ func TestReflectorWithManyClients(t *testing.T) {
 		t.Errorf("the reflector has %.0f MiB, want %.0f at most", used, limit)
 	}
 	since := map[string]time.Time{}
-	for _, p := range r.peers() {
-		since[p.Name] = p.Since
-	}
+	within(t, patience, "all are established", func() error { // the last sessions are noted some time after their routes
+		for _, p := range r.peers() {
+			if since[p.Name] = p.Since; p.State != "established" {
+				return fmt.Errorf("session with %s is %s", p.Name, p.State)
+			}
+		}
+		return nil
+	})
 	r.ask(request{Do: "update", Set: &all})
 	late := dialSpeaker(t, address(clients+1), adr("10.77.0.1"), prefixes(clients)...)
 	start = time.Now()

@@ -27,7 +27,7 @@ const (
 func (f *Fabric) start(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s := server.NewBgpServer(server.LoggerOption(quietLogger(f.log), nil))
+	s := server.NewBgpServer(server.LoggerOption(f.quietLogger(), nil))
 	go s.Serve()
 	if err := f.open(ctx, s); err != nil {
 		// The port may be another daemon's; whoever calls Run again finds nothing left of this attempt.
@@ -171,24 +171,51 @@ func (f *Fabric) tell() error {
 			}
 			for _, p := range prefixes {
 				f.told[p] = parts
+				delete(f.gone, p)
 			}
 			return nil
 		}
 	}
 	return errors.Join(
 		f.inBatches(o, gone, func(paths []*apiutil.Path, prefixes []netip.Prefix) error {
-			// By path, never by UUID: that scans the table once for each.
-			if err := f.server.DeletePath(apiutil.DeletePathRequest{Paths: paths}); err != nil {
-				return fmt.Errorf("withdraw %d prefixes from %v: %w", len(paths), prefixes[0], err)
+			if err := f.withdraw(paths, prefixes); err != nil {
+				return err
 			}
 			for _, p := range prefixes {
 				delete(f.told, p)
+				f.gone[p] = f.tells
 			}
 			return nil
 		}),
 		f.inBatches(o, added, announce(false)),
 		f.inBatches(o.parting(), parting, announce(true)),
 	)
+}
+
+func (f *Fabric) withdraw(paths []*apiutil.Path, prefixes []netip.Prefix) error {
+	// By path, never by UUID: that scans the table once for each.
+	if err := f.server.DeletePath(apiutil.DeletePathRequest{Paths: paths}); err != nil {
+		return fmt.Errorf("withdraw %d prefixes from %v: %w", len(paths), prefixes[0], err)
+	}
+	return nil
+}
+
+// withdrawAgain withdraws prefixes that were withdrawn, for a peer that may have missed it. GoBGP withdraws only what it has,
+// so they are there again for a moment, for everybody, as the last way to take.
+func (f *Fabric) withdrawAgain(prefixes []netip.Prefix) error {
+	if len(prefixes) == 0 {
+		return nil
+	}
+	o, err := newOrigin(f.asn, f.routerID)
+	if err != nil {
+		return err
+	}
+	return f.inBatches(o.parting(), prefixes, func(paths []*apiutil.Path, prefixes []netip.Prefix) error {
+		if _, err := f.server.AddPath(apiutil.AddPathRequest{Paths: paths}); err != nil {
+			return fmt.Errorf("announce %d prefixes from %v: %w", len(paths), prefixes[0], err)
+		}
+		return f.withdraw(paths, prefixes)
+	})
 }
 
 func (f *Fabric) inBatches(o origin, prefixes []netip.Prefix, do func([]*apiutil.Path, []netip.Prefix) error) error {

@@ -45,7 +45,7 @@ type session struct {
 	known  netip.Addr // GoBGP has the peer under this address; zero: it does not have it
 	peer   *api.Peer  // as GoBGP has it
 	bfdUp  bool       // the BFD server has the peer
-	tells  uint64     // Fabric.tells when the session was about to come up
+	tells  uint64     // Fabric.tells a moment before the session came up
 	resend time.Time  // when the peer is told all once more; zero: it was
 	fault  string     // a lasting fault, shown as a problem
 	via    via        // of IPv6 routes, as it is in force for the peer
@@ -64,11 +64,12 @@ type session struct {
 	stale     bool                // its paths are those of before a restart
 }
 
-// peers are those of the mesh and of the config, which has the last word about an address.
+// peers are those of the config, which has the last word about an address, of those who called from its ranges, and of
+// the mesh.
 func (f *Fabric) peers() []fabric.MeshPeer {
 	all := make([]fabric.MeshPeer, 0, len(f.cfg.BGP.Peers)+len(f.mesh))
 	given := make(map[string]bool, len(f.cfg.BGP.Peers))
-	for _, p := range f.cfg.BGP.Peers {
+	for _, p := range f.configured() {
 		given[p.Name()] = true
 		all = append(all, fabric.MeshPeer{Peer: p, Client: f.cfg.BGP.RouteReflector && p.ASN == f.asn})
 	}

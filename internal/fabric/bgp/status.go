@@ -143,7 +143,7 @@ func (f *Fabric) judge(c *counted, filter policy, told map[netip.Prefix]bool, pr
 	switch {
 	case ours:
 		c.refused++
-		if !echo && parsed.Node != f.routerID {
+		if !echo && parsed.Node != f.routerID && !slices.Contains(filter.aggregates, prefix) {
 			c.contested = append(c.contested, prefix)
 		}
 	case echo, !ok, !filter.allows(prefix), slices.Contains(f.learned.own, parsed.NextHop):

@@ -59,11 +59,37 @@ func jump() ruleSpec {
 	return ruleSpec{"-m", "comment", "--comment", kernel.RuleComment, "-j", chainOwn}
 }
 
-// ownRules are the rules of chain FAIRWAY.
-func ownRules(links []string) []ruleSpec {
+// ownRules are the rules of chain FAIRWAY: none when nothing is to be accepted.
+func ownRules(fw kernel.Firewall) []ruleSpec {
 	var out []ruleSpec
-	for _, l := range links {
+	for _, l := range fw.Links {
 		out = append(out, ruleSpec{"-i", asIPTables(l), "-j", "ACCEPT"}, ruleSpec{"-o", asIPTables(l), "-j", "ACCEPT"})
+	}
+	return append(out, bridgeRules(fw.Bridges)...)
+}
+
+// dockersBridges are patterns of the names that the engine gives to its bridges.
+func dockersBridges() []string { return []string{"docker0", "br-+"} }
+
+// bridgeRules accept what is forwarded from and to some of Docker's bridges. Docker keeps its bridges apart from each
+// other, behind DOCKER-USER: that stays so between one of ours and one that is not, and ends between two of ours, whose
+// containers reach each other over any other host.
+func bridgeRules(bridges []string) []ruleSpec {
+	var out []ruleSpec
+	for _, b := range bridges {
+		for _, to := range bridges {
+			if to != b {
+				out = append(out, ruleSpec{"-i", b, "-o", to, "-j", "ACCEPT"})
+			}
+		}
+	}
+	for _, b := range bridges {
+		for _, other := range dockersBridges() {
+			if !slices.Contains(bridges, other) {
+				out = append(out, ruleSpec{"-i", b, "-o", other, "-j", "RETURN"}, ruleSpec{"-i", other, "-o", b, "-j", "RETURN"})
+			}
+		}
+		out = append(out, ruleSpec{"-i", b, "-j", "ACCEPT"}, ruleSpec{"-o", b, "-j", "ACCEPT"})
 	}
 	return out
 }
@@ -89,7 +115,7 @@ type step struct {
 	done  string // what was done about it, in words; "%s" stands where "back " may be
 }
 
-// plan is what has to be done to f so that traffic of the links is accepted. It is nothing on a host that drops nothing:
+// plan is what has to be done to f so that the wanted rules are in force. It is nothing on a host that drops nothing:
 // where there is neither DOCKER-USER nor a FORWARD with policy DROP.
 //
 // The jump stands in DOCKER-USER where that is there, and as well in a FORWARD that drops and does not lead to
@@ -98,14 +124,14 @@ type step struct {
 // would never be reached.
 //
 // Chains are filled before they are led to, and new rules stand before old ones go, so that no accepted packet is lost.
-func plan(f filter, links []string) []step {
+func plan(f filter, want []ruleSpec) []step {
 	if !f.present {
 		return nil
 	}
-	needed := len(links) > 0 && (f.has(chainDockerUser) || f.forwardDrop)
+	needed := len(want) > 0 && (f.has(chainDockerUser) || f.forwardDrop)
 	var steps []step
 	if needed {
-		steps = ownSteps(f, ownRules(links))
+		steps = ownSteps(f, want)
 	}
 	steps = append(steps, jumpSteps(f, chainDockerUser, needed)...)
 	steps = append(steps, jumpSteps(f, chainForward, needed && f.forwardDrop && !f.callsDockerUser())...)

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"fairway/internal/kernel"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -76,7 +78,7 @@ func TestPlan(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got []string
-			for _, s := range plan(parseSave(c.have), c.links) {
+			for _, s := range plan(parseSave(c.have), ownRules(kernel.Firewall{Links: c.links})) {
 				got = append(got, s.String())
 			}
 			if d := cmp.Diff(c.want, got); d != "" {
@@ -84,7 +86,7 @@ func TestPlan(t *testing.T) {
 			}
 		})
 	}
-	if steps := plan(filter{}, []string{"fw*"}); len(steps) > 0 {
+	if steps := plan(filter{}, ownRules(kernel.Firewall{Links: []string{"fw*"}})); len(steps) > 0 {
 		t.Errorf("a host without the table gets %v", steps)
 	}
 }

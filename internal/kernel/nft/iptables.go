@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"fairway/internal/kernel"
+
 	"github.com/coreos/go-iptables/iptables"
 	"golang.org/x/sys/unix"
 )
@@ -163,24 +165,25 @@ func (h *Handle) list(ctx context.Context, f *family, p program) (filter, error)
 
 // pending reads the family's filter and plans what is to be done about it. With iptables-nft the program is run only if
 // there seems to be something to do.
-func (h *Handle) pending(ctx context.Context, f *family, p program, links []string) (filter, []step, error) {
+func (h *Handle) pending(ctx context.Context, f *family, p program, fw kernel.Firewall) (filter, []step, error) {
+	want := ownRules(fw)
 	if p.backend != Legacy {
-		have, err := h.readNetlink(ctx, f.nf, links)
+		have, err := h.readNetlink(ctx, f.nf, want)
 		if err != nil {
 			return filter{}, nil, fmt.Errorf("%s: %w", f.name, err)
 		}
-		steps := plan(have, links)
+		steps := plan(have, want)
 		if len(steps) == 0 || p.backend == NoIPTables {
 			return have, steps, nil
 		}
 	}
 	have, err := h.list(ctx, f, p)
-	return have, plan(have, links), err
+	return have, plan(have, want), err
 }
 
 // checkFilter says in words what is missing in the family's filter.
-func (h *Handle) checkFilter(ctx context.Context, f *family, p program, links []string) ([]string, error) {
-	_, steps, err := h.pending(ctx, f, p, links)
+func (h *Handle) checkFilter(ctx context.Context, f *family, p program, fw kernel.Firewall) ([]string, error) {
+	_, steps, err := h.pending(ctx, f, p, fw)
 	var out []string
 	for _, s := range steps {
 		if lack := f.name + ": " + s.lacks; !slices.Contains(out, lack) {
@@ -190,22 +193,22 @@ func (h *Handle) checkFilter(ctx context.Context, f *family, p program, links []
 	return out, err
 }
 
-// applyFilter makes the family's filter accept the traffic of the links. After each round the rules are read again, so
+// applyFilter makes the family's filter accept the traffic of links and bridges. After each round the rules are read again, so
 // that what an engine did at the same time is seen.
-func (h *Handle) applyFilter(ctx context.Context, f *family, p program, links []string) (changed []string, err error) {
+func (h *Handle) applyFilter(ctx context.Context, f *family, p program, fw kernel.Firewall) (changed []string, err error) {
 	var failed error
 	for range rounds {
-		have, steps, err := h.pending(ctx, f, p, links)
+		have, steps, err := h.pending(ctx, f, p, fw)
 		if err != nil {
 			return changed, err
 		}
 		if len(steps) == 0 {
-			f.before = len(links) > 0 && (f.before || have.has(chainOwn))
+			f.before = len(ownRules(fw)) > 0 && (f.before || have.has(chainOwn))
 			return changed, nil
 		}
 		if p.backend == NoIPTables {
 			return changed, fmt.Errorf("%s: %s, and there is no program %s: install it, or let FORWARD accept %s",
-				f.name, steps[0].lacks, f.name, strings.Join(links, ", "))
+				f.name, steps[0].lacks, f.name, strings.Join(slices.Concat(fw.Links, fw.Bridges), ", "))
 		}
 		failed = nil
 		for _, s := range steps {

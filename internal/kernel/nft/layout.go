@@ -26,6 +26,7 @@ const (
 // chain is a chain as it should be.
 type chain struct {
 	name     string
+	kind     nftables.ChainType  // "" is filter
 	hook     *nftables.ChainHook // nil: not a base chain
 	priority *nftables.ChainPriority
 	rules    []rule
@@ -53,14 +54,20 @@ type expressions func() []expr.Any
 // lookup the other rules against spoofing stand alone.
 func layout(fw kernel.Firewall, reversePath expressions) []chain {
 	var out []chain
+	if c, ok := natChain(fw.Masquerade); ok {
+		out = append(out, c)
+	}
+	if c, ok := unhiddenChain(fw.Unhidden); ok {
+		out = append(out, c)
+	}
 	if len(fw.Links) == 0 {
-		return nil
+		return out
 	}
 	if fw.AntiSpoof {
 		// Before connection tracking, so that what is not to be does not fill the table of connections.
 		out = append(
 			out,
-			chain{chainPrerouting, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw, fromLinks(fw.Links, chainSource)},
+			chain{name: chainPrerouting, hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityRaw, rules: fromLinks(fw.Links, chainSource)},
 			chain{name: chainSource, rules: sourceRules(reversePath, len(fw.Siblings) > 0)},
 			chain{name: chainNeighbour, rules: neighbourRules()},
 		)
@@ -69,12 +76,12 @@ func layout(fw kernel.Firewall, reversePath expressions) []chain {
 		}
 	}
 	if len(fw.Internal) > 0 {
-		out = append(out, chain{chainApart, nftables.ChainHookForward, nftables.ChainPriorityFilter, internalRules(fw.Internal)})
+		out = append(out, chain{name: chainApart, hook: nftables.ChainHookForward, priority: nftables.ChainPriorityFilter, rules: append(withinBridges(fw.Ports), internalRules(fw.Internal)...)})
 	}
 	if len(fw.ClosedTCP)+len(fw.ClosedUDP) > 0 {
 		out = append(
 			out,
-			chain{chainInput, nftables.ChainHookInput, nftables.ChainPriorityFilter, fromLinks(fw.Links, chainClosed)},
+			chain{name: chainInput, hook: nftables.ChainHookInput, priority: nftables.ChainPriorityFilter, rules: fromLinks(fw.Links, chainClosed)},
 			chain{name: chainClosed, rules: closedRules(fw)},
 		)
 	}

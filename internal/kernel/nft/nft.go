@@ -1,7 +1,8 @@
 // Package nft makes the kernel's packet filters agree with a kernel.Firewall. It is the only package that touches
 // nftables and iptables.
 //
-// Two things are ours: the nftables table "inet fairway", written over netlink, whole and in one transaction; and, with
+// Three things are ours: the nftables tables "inet fairway" and, for the ports of our bridges, "bridge fairway", written
+// over netlink, each in one transaction; and, with
 // the host's own iptables programs, one jump with a comment in Docker's chain DOCKER-USER to our chain FAIRWAY. Both
 // are known by their names and compared with what the kernel says, never with what was written before. Nothing else is
 // changed, and no iptables table is made on a host that has none.
@@ -47,6 +48,8 @@ type Handle struct {
 	noReversePath bool
 	// made says that the table was once as it should be: from then on it is put back, not made.
 	made bool
+	// madeBridge is the same for the table of bridges, and noBridge says that the kernel has none of these.
+	madeBridge, noBridge bool
 	// sound is the generation of the nftables ruleset in which everything that nftables can tell was as soundFor wants.
 	sound    uint32
 	soundFor kernel.Firewall
@@ -113,8 +116,10 @@ func (h *Handle) Apply(ctx context.Context, fw kernel.Firewall) (changed []strin
 	}
 	h.isSound = false
 	changed, err = h.applyTable(ctx, fw)
+	bridged, e := h.applyBridge(ctx, fw)
+	changed, err = append(changed, bridged...), errors.Join(err, e)
 	for _, f := range h.families {
-		c, e := h.applyFilter(ctx, f, h.program(ctx, f), fw.Links)
+		c, e := h.applyFilter(ctx, f, h.program(ctx, f), fw)
 		changed = append(changed, c...)
 		err = errors.Join(err, e)
 	}
@@ -152,6 +157,11 @@ func (h *Handle) checkNFTables(ctx context.Context, fw kernel.Firewall) (missing
 	for _, l := range lacks {
 		missing = append(missing, "nftables: table inet "+kernel.TableName+": "+l)
 	}
+	bridge, e := h.checkBridge(ctx, fw)
+	for _, l := range bridge.lacks {
+		missing = append(missing, "nftables: table bridge "+kernel.TableName+": "+l)
+	}
+	err = errors.Join(err, e)
 	more, e := h.checkFilters(ctx, fw, func(b Backend) bool { return b != Legacy })
 	return append(missing, more...), errors.Join(err, e)
 }
@@ -163,7 +173,7 @@ func (h *Handle) checkFilters(ctx context.Context, fw kernel.Firewall, of func(B
 		if !of(p.backend) {
 			continue
 		}
-		lacks, e := h.checkFilter(ctx, f, p, fw.Links)
+		lacks, e := h.checkFilter(ctx, f, p, fw)
 		missing = append(missing, lacks...)
 		err = errors.Join(err, e)
 	}
@@ -177,11 +187,13 @@ func (h *Handle) Remove(ctx context.Context) error {
 	if h.closed {
 		return errClosed
 	}
-	h.isSound, h.made = false, false
+	h.isSound, h.made, h.madeBridge = false, false, false
 	_, err := h.applyTable(ctx, kernel.Firewall{})
+	_, e := h.applyBridge(ctx, kernel.Firewall{})
+	err = errors.Join(err, e)
 	for _, f := range h.families {
 		for _, p := range h.programs(ctx, f) {
-			_, e := h.applyFilter(ctx, f, p, nil)
+			_, e := h.applyFilter(ctx, f, p, kernel.Firewall{})
 			if e == nil {
 				e = h.checkRemoved(ctx, f, p)
 			}

@@ -13,16 +13,32 @@ const maxLinkName = 15
 
 // validate refuses what no rule can say.
 func validate(fw kernel.Firewall) error {
+	for _, p := range fw.Ports {
+		if !validName(p.Link) {
+			return fmt.Errorf("port %q: want the name of a link, at most %d bytes", p.Link, maxLinkName)
+		}
+	}
+	for _, b := range fw.Bridges {
+		if !validName(b) {
+			return fmt.Errorf("bridge %q: want the name of a link, at most %d bytes", b, maxLinkName)
+		}
+	}
 	for _, l := range fw.Links {
-		name, _ := strings.CutSuffix(l, "*")
-		if name == "" || len(name) > maxLinkName || strings.ContainsAny(name, "*+!/ \t\r\n\x00\"") {
+		if name, _ := strings.CutSuffix(l, "*"); !validName(name) {
 			return fmt.Errorf("link pattern %q: want the name of a link, at most %d bytes, with or without a * at its end", l, maxLinkName)
 		}
 	}
 	if slices.Contains(fw.ClosedTCP, 0) || slices.Contains(fw.ClosedUDP, 0) {
 		return fmt.Errorf("closed port 0: want 1 to 65535")
 	}
-	return nil
+	if err := validateUnhidden(fw.Unhidden); err != nil {
+		return err
+	}
+	return validateNAT(fw.Masquerade)
+}
+
+func validName(name string) bool {
+	return name != "" && len(name) <= maxLinkName && !strings.ContainsAny(name, "*+!/ \t\r\n\x00\"")
 }
 
 func clone(fw kernel.Firewall) kernel.Firewall {
@@ -31,6 +47,9 @@ func clone(fw kernel.Firewall) kernel.Firewall {
 	fw.ClosedUDP = slices.Clone(fw.ClosedUDP)
 	fw.Siblings = slices.Clone(fw.Siblings)
 	fw.Internal = slices.Clone(fw.Internal)
+	fw.Bridges = slices.Clone(fw.Bridges)
+	fw.Ports = slices.Clone(fw.Ports) // their addresses are nobody's to change
+	fw.Masquerade, fw.Unhidden = fw.Masquerade.Clone(), fw.Unhidden.Clone()
 	return fw
 }
 
@@ -40,6 +59,14 @@ func asIPTables(pattern string) string {
 		return name + "+"
 	}
 	return pattern
+}
+
+// asPattern is a link as iptables writes it as a link pattern.
+func asPattern(link string) string {
+	if name, ok := strings.CutSuffix(link, "+"); ok {
+		return name + "*"
+	}
+	return link
 }
 
 // asCompare is what a link's name, as nftables loads it (16 bytes, filled up with zeros), is compared with: the whole

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"fairway/internal/kernel"
+
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
@@ -50,8 +52,9 @@ func (s *socket) generation(ctx context.Context) (uint32, error) {
 	return 0, errors.New("read generation of nftables ruleset: kernel told none")
 }
 
-// table tells flags and number of objects (chains, sets and others) of a table; false when there is none.
-func (s *socket) table(ctx context.Context, family uint8, name string) (flags, objects uint32, ok bool, err error) {
+// table tells flags and number of objects (chains, sets and others) of our table of a family; false when there is none.
+func (s *socket) table(ctx context.Context, family uint8) (flags, objects uint32, ok bool, err error) {
+	const name = kernel.TableName
 	all, err := s.request(ctx, unix.NFT_MSG_GETTABLE, family, 0, text(unix.NFTA_TABLE_NAME, name))
 	if errors.Is(err, unix.ENOENT) {
 		return 0, 0, false, nil
@@ -221,6 +224,7 @@ func flatten(parts *[]string, name, path string, data []byte) {
 		switch {
 		case nested(name, p):
 			flatten(parts, name, p, v)
+		case name == "nat" && p == ".7": // flags, which the kernel makes of the rest (NF_NAT_RANGE_MAP_IPS)
 		case slices.ContainsFunc(v, func(b byte) bool { return b != 0 }):
 			*parts = append(*parts, fmt.Sprintf("%s=%x", p, v))
 		}

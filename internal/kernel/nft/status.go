@@ -17,7 +17,9 @@ type Status struct {
 	// Table says that table "inet fairway" is there, and ReversePath that it has the reverse path rule, which keeps
 	// IPv4 and IPv6 from spoofing.
 	Table, ReversePath bool
-	IPv4, IPv6         FilterStatus
+	// Bridge says that table "bridge fairway" is there, which keeps containers on bridges from spoofing.
+	Bridge     bool
+	IPv4, IPv6 FilterStatus
 	// Dropped counts what each rule of ours dropped since the table was last written, in the order of the rules.
 	Dropped []Dropped
 	// Conditions are what is not as it should be, with what to do.
@@ -41,7 +43,7 @@ type Dropped struct {
 
 // Condition is a finding for the operator.
 type Condition struct {
-	Code string // stable: "no-reverse-path", "foreign-drop", "no-iptables", "other-backend"
+	Code string // stable: "no-reverse-path", "no-bridge-filter", "foreign-drop", "no-iptables", "other-backend"
 	Text string // what is, and what to do about it
 }
 
@@ -55,7 +57,7 @@ func (h *Handle) Status() (Status, error) {
 	if h.closed {
 		return s, errClosed
 	}
-	err := h.tableStatus(ctx, &s)
+	err := errors.Join(h.tableStatus(ctx, &s), h.bridgeStatus(ctx, &s))
 	for i, f := range h.families {
 		into := &s.IPv4
 		if i == 1 {
@@ -75,7 +77,7 @@ func (h *Handle) Status() (Status, error) {
 }
 
 func (h *Handle) tableStatus(ctx context.Context, s *Status) error {
-	_, _, ok, err := h.nl.table(ctx, unix.NFPROTO_INET, kernel.TableName)
+	_, _, ok, err := h.nl.table(ctx, unix.NFPROTO_INET)
 	if err != nil || !ok {
 		return err
 	}
@@ -109,7 +111,7 @@ func (h *Handle) filterStatus(ctx context.Context, f *family, into *FilterStatus
 	}
 	var errs error
 	for i, p := range programs {
-		have, _, err := h.pending(ctx, f, p, nil)
+		have, _, err := h.pending(ctx, f, p, kernel.Firewall{})
 		errs = errors.Join(errs, err)
 		if i > 0 {
 			if have.forwardDrop {

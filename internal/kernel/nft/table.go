@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,7 +27,11 @@ func (h *Handle) applyTable(ctx context.Context, fw kernel.Firewall) ([]string, 
 		h.made = h.made || len(h.wanted(fw)) > 0
 		return nil, nil
 	}
-	if err := h.writeTable(fw); err != nil {
+	write := h.writeTable
+	if !slices.ContainsFunc(lacks, func(l string) bool { return !aboutSet(l) }) {
+		write = h.writeSets
+	}
+	if err := write(fw); err != nil {
 		return nil, err
 	}
 	h.log.Debug("wrote nftables table", slog.String("table", "inet "+kernel.TableName), slog.Any("because", lacks))
@@ -52,12 +57,12 @@ func (h *Handle) wanted(fw kernel.Firewall) []chain {
 
 // writeTable replaces the table in one transaction. A kernel that has no reverse path lookup gets the table without it.
 func (h *Handle) writeTable(fw kernel.Firewall) error {
-	err := h.write(layout(fw, h.reversePath))
+	err := h.write(layout(fw, h.reversePath), addressSets(fw))
 	if err == nil || !fw.AntiSpoof || !isUnsupported(err) {
 		h.noReversePath = false
 		return err
 	}
-	if again := h.write(layout(fw, nil)); again != nil {
+	if again := h.write(layout(fw, nil), addressSets(fw)); again != nil {
 		return err
 	}
 	if !h.noReversePath {
@@ -72,7 +77,7 @@ func isUnsupported(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EINVAL)
 }
 
-func (h *Handle) write(chains []chain) error {
+func (h *Handle) write(chains []chain, sets []set) error {
 	conn, err := nftables.New(nftables.WithNetNSFd(h.ns))
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
@@ -83,12 +88,24 @@ func (h *Handle) write(chains []chain) error {
 	if len(chains) > 0 {
 		conn.AddTable(table)
 	}
+	if err := addSets(conn, table, sets); err != nil {
+		return err
+	}
+	addChains(conn, table, chains)
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("write nftables table inet %s: %w", kernel.TableName, err)
+	}
+	return nil
+}
+
+// addChains adds chains with their rules to a transaction.
+func addChains(conn *nftables.Conn, table *nftables.Table, chains []chain) {
 	made := make(map[string]*nftables.Chain, len(chains))
 	for _, c := range chains {
 		n := &nftables.Chain{Table: table, Name: c.name}
 		if c.hook != nil {
 			accept := nftables.ChainPolicyAccept
-			n.Type, n.Hooknum, n.Priority, n.Policy = nftables.ChainTypeFilter, c.hook, c.priority, &accept
+			n.Type, n.Hooknum, n.Priority, n.Policy = cmp.Or(c.kind, nftables.ChainTypeFilter), c.hook, c.priority, &accept
 		}
 		made[c.name] = conn.AddChain(n)
 	}
@@ -100,16 +117,12 @@ func (h *Handle) write(chains []chain) error {
 			})
 		}
 	}
-	if err := conn.Flush(); err != nil {
-		return fmt.Errorf("write nftables table inet %s: %w", kernel.TableName, err)
-	}
-	return nil
 }
 
 // checkTable says in words how the table differs from what fw wants, without naming the table.
 func (h *Handle) checkTable(ctx context.Context, fw kernel.Firewall) ([]string, error) {
-	chains := h.wanted(fw)
-	flags, objects, ok, err := h.nl.table(ctx, unix.NFPROTO_INET, kernel.TableName)
+	chains, sets := h.wanted(fw), addressSets(fw)
+	flags, objects, ok, err := h.nl.table(ctx, unix.NFPROTO_INET)
 	switch {
 	case err != nil:
 		return nil, err
@@ -124,15 +137,24 @@ func (h *Handle) checkTable(ctx context.Context, fw kernel.Firewall) ([]string, 
 	if flags != 0 {
 		lacks = append(lacks, fmt.Sprintf("flags %#x (1 is dormant)", flags))
 	}
-	if int(objects) != len(chains) {
-		lacks = append(lacks, fmt.Sprintf("%d chains and other objects instead of %d", objects, len(chains)))
+	if want := len(chains) + len(sets); int(objects) != want {
+		lacks = append(lacks, fmt.Sprintf("%d chains and other objects instead of %d", objects, want))
 	}
 	rules, err := h.nl.rules(ctx, unix.NFPROTO_INET, kernel.TableName, "")
 	if err != nil {
 		return nil, err
 	}
 	for _, c := range chains {
-		lack, err := h.checkChain(ctx, c, rules)
+		lack, err := h.checkChain(ctx, unix.NFPROTO_INET, c, rules)
+		if err != nil {
+			return nil, err
+		}
+		if lack != "" {
+			lacks = append(lacks, lack)
+		}
+	}
+	for _, s := range sets {
+		lack, err := h.checkSet(ctx, s)
 		if err != nil {
 			return nil, err
 		}
@@ -144,8 +166,8 @@ func (h *Handle) checkTable(ctx context.Context, fw kernel.Firewall) ([]string, 
 }
 
 // checkChain compares one chain, and those of the rules that are in it.
-func (h *Handle) checkChain(ctx context.Context, want chain, rules []ruleInfo) (string, error) {
-	have, ok, err := h.nl.chain(ctx, unix.NFPROTO_INET, kernel.TableName, want.name)
+func (h *Handle) checkChain(ctx context.Context, family uint8, want chain, rules []ruleInfo) (string, error) {
+	have, ok, err := h.nl.chain(ctx, family, kernel.TableName, want.name)
 	if err != nil {
 		return "", err
 	}
@@ -176,6 +198,6 @@ func sameHook(want chain, have chainInfo) bool {
 	if want.hook == nil {
 		return !have.base
 	}
-	return have.base && have.kind == string(nftables.ChainTypeFilter) && !have.drop &&
+	return have.base && have.kind == string(cmp.Or(want.kind, nftables.ChainTypeFilter)) && !have.drop &&
 		have.hook == uint32(*want.hook) && have.priority == int32(*want.priority)
 }

@@ -11,7 +11,7 @@ import (
 
 // readNetlink reads what iptables-nft made, without running it. It knows no rules but those that concern us; when these
 // look otherwise than expected (another release of iptables may write them in other ways), iptables -S has the last word.
-func (h *Handle) readNetlink(ctx context.Context, nf uint8, links []string) (filter, error) {
+func (h *Handle) readNetlink(ctx context.Context, nf uint8, want []ruleSpec) (filter, error) {
 	forward, hasForward, err := h.nl.chain(ctx, nf, tableFilter, chainForward)
 	if err != nil {
 		return filter{}, err
@@ -32,7 +32,7 @@ func (h *Handle) readNetlink(ctx context.Context, nf uint8, links []string) (fil
 			f.chains[name] = nil
 		}
 	}
-	known, err := knownRules(links)
+	known, err := knownRules(want)
 	if err != nil {
 		return filter{}, err
 	}
@@ -67,7 +67,7 @@ func (r ruleInfo) spec(known map[string]ruleSpec) ruleSpec {
 }
 
 // knownRules are the rules that concern us, by the text of their expressions.
-func knownRules(links []string) (map[string]ruleSpec, error) {
+func knownRules(want []ruleSpec) (map[string]ruleSpec, error) {
 	out := make(map[string]ruleSpec)
 	add := func(s ruleSpec, exprs ...expr.Any) error {
 		n, err := normalised(exprs)
@@ -82,14 +82,30 @@ func knownRules(links []string) (map[string]ruleSpec, error) {
 	if err := add(ruleSpec{"-j", "RETURN"}, &expr.Verdict{Kind: expr.VerdictReturn}); err != nil {
 		return nil, err
 	}
-	for _, l := range links {
-		for flag, key := range map[string]expr.MetaKey{"-i": expr.MetaKeyIIFNAME, "-o": expr.MetaKeyOIFNAME} {
-			err := add(ruleSpec{flag, asIPTables(l), "-j", "ACCEPT"},
-				&expr.Meta{Key: key, Register: 1}, equal(asCompare(l)), &expr.Verdict{Kind: expr.VerdictAccept})
-			if err != nil {
-				return nil, err
-			}
+	for _, spec := range want {
+		if err := add(spec, spec.expressions()...); err != nil {
+			return nil, err
 		}
 	}
 	return out, nil
+}
+
+// expressions are those that iptables-nft writes for a rule of chain FAIRWAY.
+func (r ruleSpec) expressions() []expr.Any {
+	var out []expr.Any
+	for i := 0; i+1 < len(r); i += 2 {
+		switch flag, val := r[i], r[i+1]; flag {
+		case "-i":
+			out = append(out, &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, equal(asCompare(asPattern(val))))
+		case "-o":
+			out = append(out, &expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1}, equal(asCompare(asPattern(val))))
+		case "-j":
+			verdict := expr.VerdictAccept
+			if val == "RETURN" {
+				verdict = expr.VerdictReturn
+			}
+			out = append(out, &expr.Verdict{Kind: verdict})
+		}
+	}
+	return out
 }

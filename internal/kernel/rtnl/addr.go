@@ -14,7 +14,8 @@ import (
 )
 
 // Addrs is the table of addresses on our links. IPv6 link-local ones are the kernel's and never listed. Addresses are
-// set without duplicate address detection (IFA_F_NODAD), so that they work at once.
+// set without duplicate address detection (IFA_F_NODAD), so that they work at once, and without a route to their subnet
+// (IFA_F_NOPREFIXROUTE): whoever wants one has it among the routes, where it is looked after.
 func (h *Handle) Addrs() reconcile.Table[kernel.AddrKey, struct{}] { return addrs{h} }
 
 type addrs struct{ h *Handle }
@@ -83,7 +84,12 @@ func (t addrs) Set(ctx context.Context, key kernel.AddrKey, _ struct{}) error {
 			err = unix.ENODEV
 		}
 		if err == nil {
-			err = addAddr(c, l.index, key.Prefix)
+			err = c.do(func(w *builder) {
+				addrBody(w, unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, l.index, key.Prefix)
+				if !key.Prefix.IsSingleIP() {
+					w.u32(unix.IFA_FLAGS, addrFlags(key.Prefix)|unix.IFA_F_NOPREFIXROUTE)
+				}
+			})
 		}
 		if err != nil {
 			return fmt.Errorf("add address %s to link %q: %w", key.Prefix, key.Link, err)
@@ -111,7 +117,14 @@ func (t addrs) Delete(ctx context.Context, key kernel.AddrKey) error {
 	})
 }
 
-// addAddr adds an address; one that is there is no error.
+func addrFlags(p netip.Prefix) uint32 {
+	if p.Addr().Is6() {
+		return unix.IFA_F_NODAD
+	}
+	return 0
+}
+
+// addAddr adds an address, and with it the kernel's route to its subnet; one that is there is no error.
 func addAddr(c *conn, index int, p netip.Prefix) error {
 	return c.do(func(w *builder) {
 		addrBody(w, unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, index, p)
@@ -119,11 +132,7 @@ func addAddr(c *conn, index int, p netip.Prefix) error {
 }
 
 func addrBody(w *builder, typ, flags uint16, index int, p netip.Prefix) {
-	var ifaFlags byte
-	if p.Addr().Is6() {
-		ifaFlags = unix.IFA_F_NODAD
-	}
-	fixed := []byte{family(p.Addr()), byte(p.Bits()), ifaFlags, unix.RT_SCOPE_UNIVERSE}
+	fixed := []byte{family(p.Addr()), byte(p.Bits()), byte(addrFlags(p)), unix.RT_SCOPE_UNIVERSE}
 	w.begin(typ, flags, binary.NativeEndian.AppendUint32(fixed, uint32(index))...)
 	w.addr(unix.IFA_LOCAL, p.Addr())
 	w.addr(unix.IFA_ADDRESS, p.Addr())

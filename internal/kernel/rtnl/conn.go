@@ -26,7 +26,7 @@ const (
 // errInterrupted is a dump during which what was listed changed.
 var errInterrupted = errors.New("dump interrupted by a change")
 
-// conn is a route netlink socket in one network namespace, used by one goroutine at a time.
+// conn is a netlink socket in one network namespace, used by one goroutine at a time.
 type conn struct {
 	fd     int
 	seq    uint32
@@ -36,11 +36,13 @@ type conn struct {
 	w      builder
 }
 
-// dial makes a socket in the namespace.
-func dial(ns int) (*conn, error) {
+// dial makes a route netlink socket in the namespace.
+func dial(ns int) (*conn, error) { return dialProtocol(ns, unix.NETLINK_ROUTE) }
+
+func dialProtocol(ns, protocol int) (*conn, error) {
 	fd := -1
 	err := inNamespace(ns, func() (err error) {
-		fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+		fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
 		return err
 	})
 	if err != nil {

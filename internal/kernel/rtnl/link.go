@@ -15,7 +15,7 @@ import (
 
 // Links is the table of our links by name: those whose alias begins with kernel.AliasPrefix. Listed values have no
 // Peer, which may be in another namespace. Set makes a link complete or not at all, and changes one that is there in
-// place; MTU and MAC of the peer are set only when the pair is made.
+// place; MTU and MAC of the peer are set only when the pair is made. A bridge has to be there before its ports.
 func (h *Handle) Links() reconcile.Table[string, kernel.Link] { return links{h} }
 
 type links struct{ h *Handle }
@@ -27,9 +27,10 @@ func (t links) List(ctx context.Context) (map[string]kernel.Link, error) {
 	out := make(map[string]kernel.Link)
 	err := t.h.with(ctx, func(c *conn) error {
 		all, err := dumpLinks(ctx, c)
+		name := namesOf(all)
 		for _, l := range all {
 			if l.ours() {
-				out[l.name] = l.link()
+				out[l.name] = l.link(name)
 			}
 		}
 		return err
@@ -56,20 +57,34 @@ func (t links) Set(ctx context.Context, name string, want kernel.Link) error {
 			return fmt.Errorf("set link %q: it is a %s, not a %s; remove it with \"ip link del %s\"", name, have.kind, want.Kind, name)
 		case want.Existing:
 			return nil
-		case found:
-			return t.change(ctx, c, have, want)
-		case want.Kind != kernel.Veth:
-			return fmt.Errorf("make link %q: kind %q is not one of: %s", name, want.Kind, kernel.Veth)
+		case !found && want.Kind == kernel.Bridge:
+			return t.makeBridge(ctx, c, name, want)
+		case !found && want.Kind != kernel.Veth:
+			return fmt.Errorf("make link %q: kind %q is not one of: %s, %s", name, want.Kind, kernel.Veth, kernel.Bridge)
 		}
-		return t.make(ctx, c, name, want)
+		master, err := masterIndex(c, name, want.Master)
+		if err != nil {
+			return err
+		}
+		if found {
+			return t.change(ctx, c, have, want, master)
+		}
+		return t.make(ctx, c, name, want, master)
 	})
+}
+
+func checkAlias(name, alias string) error {
+	if len(alias) <= len(kernel.AliasPrefix) || alias[:len(kernel.AliasPrefix)] != kernel.AliasPrefix {
+		return fmt.Errorf("make link %q: alias %q does not begin with %q", name, alias, kernel.AliasPrefix)
+	}
+	return nil
 }
 
 // make makes a veth pair. The kernel takes no alias in the message that makes a link, so a second one follows in the
 // same system call: whoever is killed leaves no link behind that nobody owns.
-func (t links) make(ctx context.Context, c *conn, name string, want kernel.Link) error {
-	if len(want.Alias) <= len(kernel.AliasPrefix) || want.Alias[:len(kernel.AliasPrefix)] != kernel.AliasPrefix {
-		return fmt.Errorf("make link %q: alias %q does not begin with %q", name, want.Alias, kernel.AliasPrefix)
+func (t links) make(ctx context.Context, c *conn, name string, want kernel.Link, master int) error {
+	if err := checkAlias(name, want.Alias); err != nil {
+		return err
 	}
 	if want.Peer.Name == "" || len(want.Peer.Name) > maxName {
 		return fmt.Errorf("make link %q: peer name %q does not have 1 to %d bytes", name, want.Peer.Name, maxName)
@@ -93,6 +108,9 @@ func (t links) make(ctx context.Context, c *conn, name string, want kernel.Link)
 			w.begin(unix.RTM_SETLINK, 0, ifinfo(0, unix.IFF_UP, unix.IFF_UP)...)
 			w.str(unix.IFLA_IFNAME, name)
 			w.str(unix.IFLA_IFALIAS, want.Alias)
+			if master != 0 {
+				w.u32(unix.IFLA_MASTER, uint32(master))
+			}
 		})
 	if errs[0] != nil {
 		t.h.fresh.drop(name, want.Peer.Name)
@@ -100,14 +118,10 @@ func (t links) make(ctx context.Context, c *conn, name string, want kernel.Link)
 	}
 	if errs[1] != nil {
 		t.h.fresh.drop(name, want.Peer.Name)
-		undo := c.do(func(w *builder) {
-			w.begin(unix.RTM_DELLINK, 0, ifinfo(0, 0, 0)...)
-			w.str(unix.IFLA_IFNAME, name)
-		})
-		return errors.Join(fmt.Errorf("mark link %q with alias %q: %w", name, want.Alias, errs[1]), undo)
+		return errors.Join(fmt.Errorf("mark link %q with alias %q: %w", name, want.Alias, errs[1]), remove(c, name))
 	}
-	t.h.did(ctx, "ip link add %s mtu %d address %s alias %s up type veth peer name %s address %s",
-		name, want.MTU, want.MAC, want.Alias, want.Peer.Name, want.Peer.MAC)
+	t.h.did(ctx, "ip link add %s mtu %d address %s alias %s%s up type veth peer name %s address %s",
+		name, want.MTU, want.MAC, want.Alias, masterText(want), want.Peer.Name, want.Peer.MAC)
 	return nil
 }
 
@@ -123,7 +137,7 @@ func endpoint(w *builder, name string, mtu int, mac kernel.MAC) {
 }
 
 // change sets what differs on a link that is there.
-func (t links) change(ctx context.Context, c *conn, have linkMsg, want kernel.Link) error {
+func (t links) change(ctx context.Context, c *conn, have linkMsg, want kernel.Link, master int) error {
 	err := c.do(func(w *builder) {
 		w.begin(unix.RTM_SETLINK, 0, ifinfo(have.index, unix.IFF_UP, unix.IFF_UP)...)
 		if want.MTU > 0 && want.MTU != have.mtu {
@@ -135,12 +149,22 @@ func (t links) change(ctx context.Context, c *conn, have linkMsg, want kernel.Li
 		if want.Alias != have.alias {
 			w.str(unix.IFLA_IFALIAS, want.Alias)
 		}
+		if master != have.master {
+			w.u32(unix.IFLA_MASTER, uint32(master))
+		}
 	})
 	if err != nil {
 		return fmt.Errorf("set link %q mtu %d address %s: %w", have.name, want.MTU, want.MAC, err)
 	}
-	t.h.did(ctx, "ip link set %s mtu %d address %s alias %s up", have.name, want.MTU, want.MAC, want.Alias)
+	t.h.did(ctx, "ip link set %s mtu %d address %s alias %s%s up", have.name, want.MTU, want.MAC, want.Alias, masterText(want))
 	return nil
+}
+
+func masterText(l kernel.Link) string {
+	if l.Master == "" {
+		return ""
+	}
+	return " master " + l.Master
 }
 
 // Delete implements reconcile.Table. The peer goes with the link, wherever it is.
@@ -169,8 +193,8 @@ func (t links) Delete(ctx context.Context, name string) error {
 // SetAll implements reconcile.Batcher.
 func (t links) SetAll(ctx context.Context, set map[string]kernel.Link) map[string]error {
 	failed := make(map[string]error)
-	for name, want := range set {
-		if err := t.Set(ctx, name, want); err != nil {
+	for _, name := range inOrder(set) {
+		if err := t.Set(ctx, name, set[name]); err != nil {
 			failed[name] = err
 		}
 	}

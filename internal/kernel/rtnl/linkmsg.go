@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -35,6 +36,7 @@ type linkMsg struct {
 	carrier bool
 	peer    int // IFLA_LINK: index of the other end of a veth, in the namespace of peerNS
 	peerNS  int // IFLA_LINK_NETNSID; -1: this namespace
+	master  int // IFLA_MASTER: index of the bridge that it is a port of; 0: none
 	moved   bool
 	full    bool // names the link: all but a few messages of wireless drivers
 }
@@ -44,9 +46,30 @@ func (l linkMsg) up() bool { return l.flags&unix.IFF_UP != 0 }
 // ours says that the link is marked as ours.
 func (l linkMsg) ours() bool { return strings.HasPrefix(l.alias, kernel.AliasPrefix) }
 
-// link is the message's link as a value of the table.
-func (l linkMsg) link() kernel.Link {
-	return kernel.Link{Kind: kernel.LinkKind(l.kind), Alias: l.alias, MTU: l.mtu, MAC: l.mac, Down: !l.up()}
+// link is the message's link as a value of the table. Its bridge is named by what knows the names of links.
+func (l linkMsg) link(name func(index int) (string, bool)) kernel.Link {
+	out := kernel.Link{Kind: kernel.LinkKind(l.kind), Alias: l.alias, MTU: l.mtu, MAC: l.mac, Down: !l.up()}
+	if l.master == 0 {
+		return out
+	}
+	bridge, ok := name(l.master)
+	if !ok {
+		bridge = fmt.Sprintf("link %d", l.master) // just made, and nobody's wish
+	}
+	out.Master = bridge
+	return out
+}
+
+// namesOf finds the names of listed links by their index.
+func namesOf(links []linkMsg) func(index int) (string, bool) {
+	names := make(map[int]string, len(links))
+	for _, l := range links {
+		names[l.index] = l.name
+	}
+	return func(index int) (string, bool) {
+		name, ok := names[index]
+		return name, ok
+	}
 }
 
 // parseLink reads the payload of RTM_NEWLINK and RTM_DELLINK. False for what is said of a bridge's port.
@@ -76,6 +99,8 @@ func parseLink(p []byte) (linkMsg, bool) {
 			l.carrier = first(v) != 0
 		case unix.IFLA_LINK:
 			l.peer = number(v)
+		case unix.IFLA_MASTER:
+			l.master = number(v)
 		case unix.IFLA_LINK_NETNSID:
 			l.peerNS = number(v)
 		case unix.IFLA_NEW_NETNSID:

@@ -88,15 +88,14 @@ func (h *Handle) move(ctx context.Context, name string, ns int, mac kernel.MAC) 
 
 // configure gives the interface its addresses and sets it up. Docker turns IPv6 off in its sandboxes, and on again for
 // interfaces with an IPv6 address; so do we.
-func (h *Handle) configure(ns int, c *conn, l linkMsg, addrs []netip.Addr) error {
-	if slices.ContainsFunc(addrs, netip.Addr.Is6) {
+func (h *Handle) configure(ns int, c *conn, l linkMsg, addrs []netip.Prefix) error {
+	if slices.ContainsFunc(addrs, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
 		path := filepath.Join(h.procSys, "net/ipv6/conf", l.name, "disable_ipv6")
 		if err := inNamespace(ns, func() error { return writeSysctl(path, "0") }); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}
-	for _, a := range addrs {
-		p := netip.PrefixFrom(a, a.BitLen())
+	for _, p := range addrs {
 		if err := addAddr(c, l.index, p); err != nil {
 			return addrError(p, err)
 		}

@@ -122,10 +122,7 @@ func scriptSandbox(ts *testscript.TestScript, h *rtnl.Handle, out io.Writer, arg
 
 func scriptPlug(ts *testscript.TestScript, h *rtnl.Handle, _ io.Writer, args []string) error {
 	key, want, gateways := sandboxArgs(ts, append(args[:2:2], args[3:]...))
-	p := kernel.Plug{OnLink: gateways}
-	for _, a := range want.Addrs {
-		p.Addrs = append(p.Addrs, a.Addr())
-	}
+	p := kernel.Plug{Addrs: want.Addrs, OnLink: gateways}
 	for _, gw := range gateways {
 		p.Routes = append(p.Routes, kernel.SandboxRoute{Dst: netip.PrefixFrom(gw, 0).Masked(), Via: gw})
 	}

@@ -67,6 +67,8 @@ func parseLinkLine(s kernel.State, f []string) error {
 		case "peer":
 			l.Peer.Name = f[i+1]
 			l.Peer.MAC, err = kernel.ParseMAC(f[i+2])
+		case "master":
+			l.Master = f[i+1]
 		case "existing":
 			l.Existing = true
 		}

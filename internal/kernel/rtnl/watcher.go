@@ -159,7 +159,7 @@ func (w *watcher) newLink(l linkMsg) {
 	switch {
 	case l.ours():
 		w.h.fresh.drop(l.name)
-		w.link(l.name, l.link(), false)
+		w.link(l.name, l.link(w.name), false)
 		if peerChanged(was, l) {
 			w.fn(Event{Sandbox: l.name})
 		}

@@ -21,7 +21,7 @@ func (s Spec) buildRoot() error {
 	steps := []func(root string) error{
 		mountKernelViews, makeDev, s.mountOwn, s.mountCgroups, s.writeFiles,
 		func(root string) error { return setSysctls(filepath.Join(root, "proc/sys"), s.Sysctls) },
-		guardSysctls, moveInto,
+		guardSysctls, s.coverBootID, moveInto,
 	}
 	for _, step := range steps {
 		if err := step(root); err != nil {
@@ -215,6 +215,21 @@ func guardSysctls(root string) error {
 		}
 	}
 	return nil
+}
+
+// coverBootID shows the machine a boot ID of its own: the kernel's is the same in all namespaces.
+func (s Spec) coverBootID(root string) error {
+	if s.BootID == "" {
+		return nil
+	}
+	file, target := filepath.Join(root, "tmp/.boot_id"), filepath.Join(root, "proc/sys/kernel/random/boot_id")
+	if err := os.WriteFile(file, []byte(s.BootID+"\n"), 0o444); err != nil {
+		return fmt.Errorf("write boot ID: %w", err)
+	}
+	if err := unix.Mount(file, target, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mount boot ID: %w", err)
+	}
+	return os.Remove(file) // the mount keeps it
 }
 
 // moveInto makes root the root. runc needs a real one (pivot_root, not chroot), and engines expect it shared, as

@@ -34,6 +34,9 @@ func Start(ctx context.Context, binary string, spec Spec) (*Machine, error) {
 	if err := spec.save(); err != nil {
 		return nil, err
 	}
+	if err := os.Remove(spec.path(socketFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("start %q again: %w", spec.Name, err)
+	}
 	logFile, err := os.Create(spec.path(initLogFile))
 	if err != nil {
 		return nil, fmt.Errorf("create log of %q: %w", spec.Name, err)

@@ -37,6 +37,8 @@ type Spec struct {
 	// Sysctls are set in the machine's network namespace: path below /proc/sys to value. A name that the kernel
 	// does not have is passed over.
 	Sysctls []Sysctl `json:"sysctls,omitempty"`
+	// BootID is what the machine sees as the kernel's boot ID. Empty: this machine's own.
+	BootID string `json:"bootID,omitempty"`
 }
 
 // Bind is a directory outside (From) and where it is inside (To, absolute).
