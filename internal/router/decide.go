@@ -250,7 +250,7 @@ func (w *Wanted) host(v View, o Options, on []attached) {
 			}
 			via = routerEnd(o.P2PNet6).Addr()
 		}
-		if _, learned := v.Learned[p]; learned && slices.Contains(v.ByHost, p) {
+		if !slices.Contains(w.Tell, p) && slices.Contains(v.ByHost, p) {
 			continue
 		}
 		r := kernel.Route{Type: kernel.Unicast, NextHops: []kernel.NextHop{{Via: via}}}

@@ -18,8 +18,13 @@ import (
 	"fairway/internal/lab"
 )
 
-// routed is the lab of the distributed router, apart from the shared one: its networks are none of ours.
-var routed = sync.OnceValues(func() (*lab.Lab, error) { return raise("router", lab.Options{}) })
+// routerLab is the lab of the distributed router, apart from the shared one: its networks are none of ours.
+var routerLab = sync.OnceValues(func() (*lab.Lab, error) { return raise("router", lab.Options{AgentConfig: withGuests}) })
+
+// withGuests lets agents take prefixes that are in no pool: those of routers' networks.
+func withGuests(_ lab.HostInfo, standard string) string {
+	return strings.Replace(standard, "\nbgp:\n", "\nbgp:\n  import:\n    prefixes: [10.71.0.0/16]\n", 1)
+}
 
 // routerRights stand for --privileged, which an engine inside of a sandbox cannot give.
 var routerRights = strings.Fields("--pid=host --cap-add NET_ADMIN --cap-add SYS_ADMIN --cap-add SYS_PTRACE " +
@@ -32,7 +37,7 @@ const routerName = "fairway-router"
 func newRouterSite(t *testing.T) *site {
 	t.Helper()
 	needEngines(t)
-	l, err := routed()
+	l, err := routerLab()
 	if err != nil {
 		t.Fatal(err)
 	}
