@@ -17,6 +17,7 @@ import (
 type routerFlags struct {
 	opt                      router.Options
 	noAggressive, noP2P      bool
+	cleanup                  bool
 	p2p, p2p6                string
 	static, peers            []string
 	socket, run, agentSocket string
@@ -40,7 +41,8 @@ whatever their driver, and leads containers' packets between them by the shortes
 Containers need nothing. When the router stops, their routes are what they were before.`,
 		Example: `  fairway router
   fairway router --instance blue --no-aggressive --transit-net backbone
-  fairway router --masquerade`,
+  fairway router --masquerade
+  fairway router --cleanup`,
 		Args: cobra.NoArgs,
 	}
 	f.add(cmd.Flags())
@@ -57,9 +59,13 @@ Containers need nothing. When the router stops, their routes are what they were 
 			level = slog.LevelDebug
 		}
 		log := slog.New(logHandler(cmd.ErrOrStderr(), config.LogFormat(f.format), level))
-		return router.New(router.Config{
+		r := router.New(router.Config{
 			Options: opt, Socket: f.socket, Run: f.run, AgentSocket: f.agentSocket, Log: log, Version: buildVersion(),
-		}).Run(cmd.Context())
+		})
+		if f.cleanup {
+			return r.Cleanup(cmd.Context())
+		}
+		return r.Run(cmd.Context())
 	}
 	cmd.AddCommand(newRouterStatusCommand(a))
 	return cmd
@@ -95,6 +101,7 @@ func (f *routerFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.socket, "docker-socket", "/var/run/docker.sock", "`PATH` of the engine's socket")
 	fs.StringVar(&f.run, "run", "/run/fairway", "`DIRECTORY` of the status socket")
 	fs.StringVar(&f.agentSocket, "agent-socket", "/proc/1/root/run/fairway/fairway.sock", "`PATH` of the host's agent, if there is one")
+	fs.BoolVar(&f.cleanup, "cleanup", false, "only take away what a router of the instance left that was removed without being stopped")
 	fs.BoolVarP(&f.debug, "debug", "d", false, "log every change of a kernel table")
 	fs.StringVar(&f.format, "log-format", string(config.LogText), "`FORMAT` of the log: text or json")
 }
@@ -140,4 +147,3 @@ func prefixFlag(name, val string) (netip.Prefix, error) {
 	}
 	return p, nil
 }
-

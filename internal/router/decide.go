@@ -3,7 +3,6 @@ package router
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -164,21 +163,7 @@ func (w *Wanted) self(v View, o Options, on []attached) {
 			viaHost(w.Self, o, netip.PrefixFrom(a, a.BitLen()))
 		}
 	}
-	for p, hops := range v.Learned {
-		if own[p] {
-			continue // connected here: the shortest path
-		}
-		r := kernel.Route{Type: kernel.Unicast}
-		for _, h := range hops {
-			if l := linkTo(v.Links, h); l != "" {
-				r.NextHops = append(r.NextHops, kernel.NextHop{Via: h, Link: l})
-			}
-		}
-		if len(r.NextHops) > 0 {
-			r.NextHops = kernel.SortNextHops(r.NextHops)
-			w.Self[kernel.RouteKey{Dst: p}] = r
-		}
-	}
+	w.learned(v, own)
 	if o.HostLink {
 		for _, p := range v.ByHost {
 			if _, learned := w.Self[kernel.RouteKey{Dst: p}]; !learned && !own[p] {
@@ -193,6 +178,25 @@ func (w *Wanted) self(v View, o Options, on []attached) {
 		}
 	default:
 		w.transitGateway(on)
+	}
+}
+
+// learned plans the routes to what other routers have and is not connected here, which is the shortest path.
+func (w *Wanted) learned(v View, own map[netip.Prefix]bool) {
+	for p, hops := range v.Learned {
+		if own[p] {
+			continue
+		}
+		r := kernel.Route{Type: kernel.Unicast}
+		for _, h := range hops {
+			if l := linkTo(v.Links, h); l != "" {
+				r.NextHops = append(r.NextHops, kernel.NextHop{Via: h, Link: l})
+			}
+		}
+		if len(r.NextHops) > 0 {
+			r.NextHops = kernel.SortNextHops(r.NextHops)
+			w.Self[kernel.RouteKey{Dst: p}] = r
+		}
 	}
 }
 
@@ -243,23 +247,9 @@ func (w *Wanted) host(v View, o Options, on []attached) {
 		}
 	}
 	for _, p := range prefixes {
-		via := routerEnd(o.P2PNet).Addr()
-		if p.Addr().Is6() {
-			if !o.P2PNet6.IsValid() {
-				continue
-			}
-			via = routerEnd(o.P2PNet6).Addr()
+		if slices.Contains(w.Tell, p) || !slices.Contains(v.ByHost, p) {
+			w.overLink(v, o, p)
 		}
-		if !slices.Contains(w.Tell, p) && slices.Contains(v.ByHost, p) {
-			continue
-		}
-		r := kernel.Route{Type: kernel.Unicast, NextHops: []kernel.NextHop{{Via: via}}}
-		for _, a := range v.Host {
-			if a.Is4() == p.Addr().Is4() {
-				r.Src = a
-			}
-		}
-		w.Host[kernel.RouteKey{Dst: p}] = r
 	}
 	if o.HostGateway && !o.Masquerade {
 		w.Answered = compact(prefixesOf(on))
@@ -270,6 +260,24 @@ func (w *Wanted) host(v View, o Options, on []attached) {
 	if o.Masquerade {
 		w.Masquerade = compact(prefixes)
 	}
+}
+
+// overLink plans a route of the host over the link, from the address that other machines know.
+func (w *Wanted) overLink(v View, o Options, p netip.Prefix) {
+	via := routerEnd(o.P2PNet).Addr()
+	if p.Addr().Is6() {
+		if !o.P2PNet6.IsValid() {
+			return
+		}
+		via = routerEnd(o.P2PNet6).Addr()
+	}
+	r := kernel.Route{Type: kernel.Unicast, NextHops: []kernel.NextHop{{Via: via}}}
+	for _, a := range v.Host {
+		if a.Is4() == p.Addr().Is4() {
+			r.Src = a
+		}
+	}
+	w.Host[kernel.RouteKey{Dst: p}] = r
 }
 
 // prefixesOf are the subnets of networks.
@@ -287,87 +295,6 @@ func prefixesOf(on []attached) []netip.Prefix {
 func compact(list []netip.Prefix) []netip.Prefix {
 	slices.SortFunc(list, netip.Prefix.Compare)
 	return slices.Compact(list)
-}
-
-// steer plans a container's routes. All of them go through the router's address on one network of the container, the one
-// that its own default route leaves by, or else the first by name: so that they agree with each other.
-func steer(v View, o Options, on []attached, c Container) map[kernel.RouteKey]kernel.Route {
-	n, ok := network(on, c)
-	if !ok {
-		return nil
-	}
-	out := map[kernel.RouteKey]kernel.Route{}
-	add := func(p netip.Prefix) {
-		via, ok := n.addrs[p.Addr().Is4()]
-		if !ok || p.Addr().Is6() && !c.V6 {
-			return
-		}
-		for id := range c.Nets { // its own links are on-link already
-			if slices.ContainsFunc(on, func(a attached) bool {
-				return a.ID == id && slices.ContainsFunc(a.Subnets, func(s Subnet) bool { return s.Prefix == p })
-			}) {
-				return
-			}
-		}
-		out[kernel.RouteKey{Dst: p}] = kernel.Route{Type: kernel.Unicast, NextHops: []kernel.NextHop{{Via: via}}}
-	}
-	for _, p := range o.StaticRoutes {
-		add(p)
-	}
-	if o.ContainerGateway {
-		for _, p := range everything(true, true) {
-			add(p)
-		}
-		return out
-	}
-	covered := func(p netip.Prefix) bool {
-		return slices.ContainsFunc(o.StaticRoutes, func(s netip.Prefix) bool { return s.Bits() <= p.Bits() && s.Contains(p.Addr()) })
-	}
-	for _, a := range on {
-		for _, s := range a.Subnets {
-			if !covered(s.Prefix) {
-				add(s.Prefix)
-			}
-		}
-	}
-	for _, more := range [][]netip.Prefix{slices.Collect(maps.Keys(v.Learned)), v.ByHost} {
-		for _, p := range more {
-			if !covered(p) {
-				add(p)
-			}
-		}
-	}
-	return out
-}
-
-// network chooses the network over which a container reaches the router.
-func network(on []attached, c Container) (attached, bool) {
-	var first attached
-	found := false
-	for _, n := range on {
-		if _, member := c.Nets[n.ID]; !member {
-			continue
-		}
-		if c.Gateway.IsValid() && slices.ContainsFunc(n.Subnets, func(s Subnet) bool { return s.Prefix.Contains(c.Gateway) }) {
-			return n, true
-		}
-		if !found {
-			first, found = n, true
-		}
-	}
-	return first, found
-}
-
-// everything is the prefixes that cover every address.
-func everything(v4, v6 bool) []netip.Prefix {
-	var out []netip.Prefix
-	if v4 {
-		out = append(out, netip.PrefixFrom(netip.IPv4Unspecified(), 0))
-	}
-	if v6 {
-		out = append(out, netip.PrefixFrom(netip.IPv6Unspecified(), 0))
-	}
-	return out
 }
 
 // linkTo is the link whose subnet has the address.

@@ -122,6 +122,7 @@ func (r *Router) network(n engine.Network, joined bool) Network {
 	out := Network{
 		ID: n.ID, Name: n.Name, Driver: n.Driver, Joined: joined,
 		Marked: Marked(n.Options, n.Labels, r.opt.Instance), Left: r.left[n.ID],
+		Others: Others(n.Options, n.Labels, r.opt.Instance),
 	}
 	out.Transit = r.opt.TransitNet != "" && (n.Name == r.opt.TransitNet || n.ID == r.opt.TransitNet)
 	if n.Driver == "bridge" {

@@ -147,6 +147,10 @@ func (h *hostSide) undo(ctx context.Context, own *rtnl.Handle, o Options) error 
 	if !o.HostLink {
 		return nil
 	}
+	have, err := own.Links().List(ctx)
+	if _, ok := have[hostLinkName]; err != nil || !ok {
+		return err
+	}
 	return own.Links().Delete(ctx, hostLinkName)
 }
 

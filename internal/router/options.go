@@ -58,15 +58,8 @@ func (o *Options) Check() error {
 	if o.HostGateway {
 		o.HostShortcut = true
 	}
-	switch {
-	case !o.HostLink && o.Masquerade:
-		return errors.New("--no-p2p with --masquerade: what is masqueraded leaves over the link to the host; leave one of the two out")
-	case !o.HostLink && o.HostGateway:
-		return errors.New("--no-p2p with --host-gateway: the host is reached over the link to the host; leave one of the two out")
-	case !o.HostLink && o.HostShortcut:
-		return errors.New("--no-p2p with --host-shortcut: the host's routes lead over the link to the host; leave one of the two out")
-	case o.Resync < time.Second:
-		return fmt.Errorf("--resync %s: want 1s or more", o.Resync)
+	if err := o.contradicts(); err != nil {
+		return err
 	}
 	if o.HostLink {
 		if err := checkP2P("--p2p-net", o.P2PNet, true); err != nil {
@@ -90,6 +83,21 @@ func (o *Options) Check() error {
 		if !a.Is4() || !a.IsGlobalUnicast() {
 			return fmt.Errorf("--peer %s: want the IPv4 unicast address of another router", a)
 		}
+	}
+	return nil
+}
+
+// contradicts finds flags that cannot both be.
+func (o *Options) contradicts() error {
+	switch {
+	case !o.HostLink && o.Masquerade:
+		return errors.New("--no-p2p with --masquerade: what is masqueraded leaves over the link to the host; leave one of the two out")
+	case !o.HostLink && o.HostGateway:
+		return errors.New("--no-p2p with --host-gateway: the host is reached over the link to the host; leave one of the two out")
+	case !o.HostLink && o.HostShortcut:
+		return errors.New("--no-p2p with --host-shortcut: the host's routes lead over the link to the host; leave one of the two out")
+	case o.Resync < time.Second:
+		return fmt.Errorf("--resync %s: want 1s or more", o.Resync)
 	}
 	return nil
 }

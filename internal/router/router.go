@@ -121,7 +121,7 @@ func (r *Router) Run(ctx context.Context) (err error) {
 	g.Go(func() error { return r.agent.run(gctx) })
 	g.Go(func() error { return r.fab.Run(gctx) })
 	g.Go(func() error { return r.follow(gctx) })
-	g.Go(func() error { return r.own.Watch(gctx, func(e rtnl.Event) { r.mark() }) })
+	g.Go(func() error { return r.own.Watch(gctx, func(rtnl.Event) { r.mark() }) })
 	g.Go(func() error { return r.loop(gctx) })
 	err = g.Wait()
 	if ctx.Err() != nil {
@@ -131,6 +131,27 @@ func (r *Router) Run(ctx context.Context) (err error) {
 	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), 8*time.Second)
 	defer cancel()
 	return errors.Join(err, r.undo(undo))
+}
+
+// Cleanup takes away what a router of the instance left that was removed without being stopped, of containers and of the
+// host, and says how many containers there were. One that runs must not be: it would put all of it back.
+func (r *Router) Cleanup(ctx context.Context) (err error) {
+	if err := r.eng.Ping(ctx); err != nil {
+		return err
+	}
+	if r.self, err = findSelf(ctx, r.eng); err != nil {
+		return err
+	}
+	if r.own, err = rtnl.Open(rtnl.Config{Log: r.log, Metric: r.metric, Table: r.metric}); err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer r.own.Close()
+	if r.host, err = openHost(r.log, r.opt.Instance, r.metric); err != nil {
+		return err
+	}
+	defer r.host.close()
+	r.rib = rib.New(func() {})
+	return r.undo(ctx)
 }
 
 // forward makes the container a router that is no filter and tells nobody of better ways: containers ask their gateway,

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -185,7 +186,7 @@ func (r *Router) serveStatus(ctx context.Context) error {
 		s.Peers = peersOf(r.fab.Status())
 		w.Header().Set("Content-Type", "application/json")
 		if err := json.NewEncoder(w).Encode(s); err != nil {
-			r.log.Debug("answer status", "err", err)
+			r.log.Debug("answer status", slog.Any("err", err))
 		}
 	})
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}

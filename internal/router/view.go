@@ -26,6 +26,7 @@ type View struct {
 type Network struct {
 	ID, Name, Driver string
 	Marked           bool // for this instance
+	Others           bool // marked for another one
 	Transit          bool
 	Subnets          []Subnet
 	Local            int    // running containers of this host on it, without the router
@@ -57,6 +58,21 @@ type Link struct {
 
 // marks are the keys that mark a network for a router, as an option or as a label.
 func marks() []string { return []string{"fairway.router", "drouter"} }
+
+// Others says whether a network's options and labels are for another instance.
+func Others(options, labels map[string]string, instance string) bool {
+	if Marked(options, labels, instance) {
+		return false
+	}
+	for _, m := range []map[string]string{options, labels} {
+		for _, key := range marks() {
+			if v, ok := m[key]; ok && !slices.Contains([]string{"", "false", "0", "no", "off"}, strings.ToLower(v)) {
+				return true
+			}
+		}
+	}
+	return false
+}
 
 // Marked says whether a network's options and labels are for the instance.
 func Marked(options, labels map[string]string, instance string) bool {

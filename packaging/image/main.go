@@ -17,10 +17,10 @@ func main() {
 	flag.Parse()
 	if flag.NArg() != 1 {
 		fmt.Fprintln(os.Stderr, "usage: image [-o ARCHIVE] [-t NAME:TAG] [-arch ARCH] BINARY")
-		os.Exit(2)
+		os.Exit(2) //nolint:forbidigo // this is main
 	}
 	if err := image.Write(*out, *name, *arch, flag.Arg(0)); err != nil {
 		fmt.Fprintln(os.Stderr, "image:", err)
-		os.Exit(1)
+		os.Exit(1) //nolint:forbidigo // this is main
 	}
 }

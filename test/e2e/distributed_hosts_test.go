@@ -84,6 +84,7 @@ func (h *host) routerPeers(n int) {
 // routerDies kills the router in the way to a container on the network that two hosts share, which is not the one of the
 // container's own host.
 func routerDies(t *testing.T, s *site, from *container) {
+	t.Helper()
 	const shared = "10.68.5.0/24"
 	var to *container
 	var dying *host

@@ -28,7 +28,7 @@ func TestRouterMends(t *testing.T) {
 		out, err := blue.net("ip", "route", "get", green.v4.String())
 		return contains(out, err, []string{"!via"}) // on its own link
 	})
-	blue.led("default via 10.72.1.")
+	blue.led("default via 10.72.") // by the network that the engine chose for its own default route
 	h.docker("network", "disconnect", "blue", "inblue")
 	blue.led("default via 10.72.2.")
 	h.docker("network", "connect", "blue", "inblue")
@@ -37,10 +37,13 @@ func TestRouterMends(t *testing.T) {
 
 	// A second instance has routes of its own beside them.
 	h.docker(append(append([]string{"run", "-d", "--name", "second"}, routerRights...), "fairway", "router", "--instance", "lab", "--p2p-net", "10.72.200.0/30", "--p2p-net6", "")...)
-	blue.led("default via 10.72.1.", "default via 10.72.3.")
+	third := h.run("inthird", "--network", "third")
+	third.led("default via 10.72.3.")
+	blue.led("default via 10.72.1.", "!default via 10.72.3.") // its own default route leaves by blue
 	blue.reaches(green.v4)
 	h.docker("stop", "-t", "10", "second")
-	blue.led("default via 10.72.1.", "!default via 10.72.3.")
+	third.led("!default")
+	blue.led("default via 10.72.1.")
 	h.docker("rm", "second")
 	h.docker("network", "disconnect", "third", "inblue")
 

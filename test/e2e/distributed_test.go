@@ -211,6 +211,7 @@ func TestRouterOnOneHost(t *testing.T) {
 }
 
 func routerOnOneHost(t *testing.T, h *host) {
+	t.Helper()
 	h.otherNetwork("blue", "-o", "fairway.router=true")
 	h.otherNetwork("green", "-o", "drouter=true", "--ipv6", "--subnet", "10.66.1.0/24", "--subnet", "fd66:1::/64")
 	h.otherNetwork("mac", "-d", "macvlan", "--label", "fairway.router=true", "--subnet", "10.66.2.0/24", "-o", h.segment(66))

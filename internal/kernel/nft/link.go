@@ -97,12 +97,7 @@ func (h *Handle) applyRules(ctx context.Context, l Link, program, table string) 
 	if err != nil || len(rules) == 0 {
 		return nil, err
 	}
-	var want [][]string
-	if table == tableRaw {
-		want = l.rawRules(rules, program == "iptables")
-	} else {
-		want = l.filterRules(rules, program == "iptables")
-	}
+	want := l.rulesFor(table, rules, program == "iptables")
 	behind := map[string]bool{} // chains of which a rule was seen that drops
 	have := make([]bool, len(want))
 	for _, r := range rules {
@@ -130,6 +125,14 @@ func (h *Handle) applyRules(ctx context.Context, l Link, program, table string) 
 		changed = append(changed, program+" -t "+table+" -I "+strings.Join(spec, " "))
 	}
 	return changed, nil
+}
+
+// rulesFor are those of a table.
+func (l Link) rulesFor(table string, rules [][]string, v4 bool) [][]string {
+	if table == tableRaw {
+		return l.rawRules(rules, v4)
+	}
+	return l.filterRules(rules, v4)
 }
 
 // rule is one of ours, with its comment before its target.

@@ -41,7 +41,7 @@ func (h *Handle) natOfLink(l Link) (changed []string, err error) {
 		conn.AddTable(table)
 		chain := conn.AddChain(&nftables.Chain{
 			Name: chainNATOfLink, Table: table, Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookPostrouting,
-			Priority: nftables.ChainPriorityRef(*nftables.ChainPriorityNATSource - 1), // before the engine's
+			Priority: new(*nftables.ChainPriorityNATSource - 1), // before the engine's
 		})
 		for _, r := range want {
 			conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: r.exprs, UserData: []byte(r.text)})

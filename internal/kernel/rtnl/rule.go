@@ -23,8 +23,13 @@ type rule struct {
 
 const noSuppress = ^uint32(0)
 
+// lastRules is where the rules for default routes begin, below the main table's (32766).
+const lastRules = 31000
+
 // Lead makes lookups of a family come to the handle's own table, after all routes of the main table but its default
-// routes; without, it makes them pass it by. Its rules have our protocol, and the priorities metric and metric+1.
+// routes; without, it makes them pass it by. Its rules have our protocol, and the priorities metric (the main table),
+// metric+1 (the own table, but for its default routes) and one from 31000 on (the own table): so default routes of one
+// program stand behind all other routes of another.
 func (h *Handle) Lead(ctx context.Context, v4, v6 bool) (changed int, err error) {
 	if h.table == 0 {
 		return 0, errors.New("set rules: the handle has no table of its own")
@@ -33,11 +38,12 @@ func (h *Handle) Lead(ctx context.Context, v4, v6 bool) (changed int, err error)
 	for fam, on := range map[byte]bool{unix.AF_INET: v4, unix.AF_INET6: v6} {
 		if on {
 			want[rule{fam, h.metric, unix.RT_TABLE_MAIN, 0}] = true
-			want[rule{fam, h.metric + 1, h.table, noSuppress}] = true
+			want[rule{fam, h.metric + 1, h.table, 0}] = true
+			want[rule{fam, lastRules + h.metric%1000, h.table, noSuppress}] = true
 		}
 	}
 	err = h.with(ctx, func(c *conn) error {
-		have, err := listRules(ctx, c, h.metric)
+		have, err := listRules(ctx, c, h.metric, h.table)
 		if err != nil {
 			return fmt.Errorf("list rules: %w", err)
 		}
@@ -65,8 +71,8 @@ func (h *Handle) Lead(ctx context.Context, v4, v6 bool) (changed int, err error)
 	return changed, err
 }
 
-// listRules lists the rules of our protocol with one of the two priorities.
-func listRules(ctx context.Context, c *conn, metric uint32) (map[rule]bool, error) {
+// listRules lists the rules of our protocol that are the handle's.
+func listRules(ctx context.Context, c *conn, metric, table uint32) (map[rule]bool, error) {
 	out := map[rule]bool{}
 	for _, fam := range []byte{unix.AF_INET, unix.AF_INET6} {
 		list, err := dump(ctx, c, func(w *builder) {
@@ -79,7 +85,7 @@ func listRules(ctx context.Context, c *conn, metric uint32) (map[rule]bool, erro
 			return nil, err
 		}
 		for _, r := range list {
-			if r.priority == metric || r.priority == metric+1 {
+			if r.priority == metric || r.table == table {
 				out[r] = true
 			}
 		}
