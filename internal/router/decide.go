@@ -164,6 +164,11 @@ func (w *Wanted) self(v View, o Options, on []attached) {
 		}
 	}
 	w.learned(v, own)
+	for _, p := range []netip.Prefix{o.P2PNet, o.P2PNet6} {
+		if o.HostLink && p.IsValid() {
+			w.Self[kernel.RouteKey{Dst: p}] = kernel.Route{Type: kernel.Unicast, NextHops: []kernel.NextHop{{Link: hostLinkName}}}
+		}
+	}
 	if o.HostLink {
 		for _, p := range v.ByHost {
 			if _, learned := w.Self[kernel.RouteKey{Dst: p}]; !learned && !own[p] {

@@ -63,6 +63,9 @@ func text(w Wanted) string {
 	routes := func(where string, m map[kernel.RouteKey]kernel.Route) {
 		for k, r := range m {
 			line := where + " " + k.Dst.String()
+			if !r.NextHops[0].Via.IsValid() {
+				continue // the host link's own
+			}
 			for _, h := range r.NextHops {
 				line += " via " + h.Via.String()
 				if h.Link != "" {

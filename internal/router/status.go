@@ -145,7 +145,9 @@ func routesOf(m map[kernel.RouteKey]kernel.Route) []RouteStatus {
 	for k, r := range m {
 		s := RouteStatus{Prefix: k.Dst}
 		for _, h := range r.NextHops {
-			s.Via = append(s.Via, h.Via)
+			if h.Via.IsValid() {
+				s.Via = append(s.Via, h.Via)
+			}
 		}
 		out = append(out, s)
 	}
