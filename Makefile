@@ -32,10 +32,13 @@ export FAIRWAY_REQUIRE_NETNS := 1
 endif
 
 .DEFAULT_GOAL := build
-.PHONY: build test unit netns e2e rootfs demo demo-store demo-down bench lint fmt setup clean help
+.PHONY: build image test unit netns e2e rootfs demo demo-down bench lint fmt setup clean help demo-store
 
 build: ## build bin/fairway, one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/fairway ./cmd/fairway
+
+image: build ## bin/fairway-image.tar, for `docker load`: the image fairway:latest, from scratch
+	$(GO) run ./packaging/image -o bin/fairway-image.tar bin/fairway
 
 test: netns e2e ## all tests: unit, namespaces, real engines
 

@@ -107,7 +107,7 @@ func newRoot(a *app) *cobra.Command {
 	root.PersistentFlags().StringVar(&a.socket, "socket", a.socket, "socket `FILE` of the agent (default $FAIRWAY_SOCKET or /run/fairway/"+api.SocketName+")")
 	root.AddCommand(
 		newAgentCommand(), newStatusCommand(a), newPsCommand(a), newNetworkCommand(a), newNodeCommand(a), newIPAMCommand(a), newRouteCommand(a), newPeerCommand(a),
-		newExportCommand(a),
+		newExportCommand(a), newRouterCommand(a),
 		newConfigCommand(), newDockerBridgeCommand(a), newLabCommand(), newCleanupCommand(a), newVersionCommand(), newCompletionCommand(), newDocsCommand(),
 	)
 	root.SetUsageTemplate(strings.NewReplacer(

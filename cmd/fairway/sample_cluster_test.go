@@ -75,6 +75,8 @@ func (s *sample) RemoveNode(_ context.Context, name string, dry bool) (api.Remov
 	return r, nil
 }
 
+func (s *sample) Announce(context.Context, api.Guest) error { return nil }
+
 func (s *sample) Join(context.Context) (api.Joined, error) {
 	if s.cluster == nil {
 		return api.Joined{}, api.Unavailable(errors.New("this node has no store"))

@@ -60,6 +60,7 @@ type Agent struct {
 	plug    *plugin.Server
 	mesh    meshState
 	drain   drainKeeper
+	guests  guests
 	// networks is always there, and runs on nodes with a store and an engine.
 	networks *networks
 
@@ -84,6 +85,7 @@ func New(opt Options) *Agent {
 	}
 	a.networks = newNetworks(a)
 	a.drain.mark = func() { a.loop.mark() }
+	a.guests.mark = a.drain.mark
 	a.loop = newLoop(opt.Log)
 	a.loop.fab = a.fabric
 	a.loop.input = a.input

@@ -58,6 +58,7 @@ func (a *Agent) input(ctx context.Context) (plan.Input, error) {
 			in.Announce = append(in.Announce, r.To)
 		}
 	}
+	in.Guests = a.guests.prefixes(time.Now())
 	return in, nil
 }
 

@@ -142,6 +142,7 @@ func (a *Agent) Routes(context.Context) ([]api.Route, error) {
 			out = append(out, learnedRoutes(names, h, kernel.Route{}, "not used: no next hop is on a link of this node")...)
 		}
 	}
+	out = append(out, a.guests.routes(a.nodeName(), time.Now())...)
 	slices.SortFunc(out, func(x, y api.Route) int {
 		if c := x.Prefix.Compare(y.Prefix); c != 0 {
 			return c

@@ -15,6 +15,14 @@ type Backend interface {
 	Controller
 	Members
 	NetworkMaker
+	Host
+}
+
+// Host is the agent as other programs of its machine see it, which route networks of their own.
+type Host interface {
+	// Announce tells other nodes of the prefixes of a guest, for GuestTime. Prefixes that overlap a network of ours are refused
+	// (Conflict).
+	Announce(ctx context.Context, g Guest) error
 }
 
 // Viewer tells what is there. The slices are the caller's.

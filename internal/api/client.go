@@ -126,6 +126,12 @@ func (c *Client) RemoveNetwork(ctx context.Context, name string) error {
 	return err
 }
 
+// Announce makes the agent tell other nodes of a guest's prefixes, for GuestTime.
+func (c *Client) Announce(ctx context.Context, g Guest) error {
+	_, err := call[done](ctx, c, http.MethodPost, "/v1/guests", g)
+	return err
+}
+
 // Reload makes the agent read its config again.
 func (c *Client) Reload(ctx context.Context) (ReloadResult, error) {
 	return call[ReloadResult](ctx, c, http.MethodPost, "/v1/reload", nil)

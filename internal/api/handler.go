@@ -49,6 +49,7 @@ func (s *Server) handler() http.Handler {
 	get("/v1/ipam", func(r *http.Request) (any, error) { return b.IPAM(r.Context()) })
 	mux.Handle("/v1/ipam/check", s.endpoint(s.check, http.MethodGet, http.MethodPost))
 	mux.Handle("/v1/ipam/release", s.endpoint(s.release, http.MethodPost))
+	mux.Handle("/v1/guests", s.endpoint(do(b.Announce), http.MethodPost))
 	s.addCluster(mux)
 	mux.Handle("/v1/reload", s.endpoint(func(r *http.Request) (any, error) { return b.Reload(r.Context()) }, http.MethodPost))
 	s.addReadOnly(mux)

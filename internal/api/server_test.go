@@ -72,6 +72,8 @@ func (b *backend) RemoveNode(_ context.Context, name string, dry bool) (api.Remo
 	return api.Removal{}, b.note("remove", name, dry)
 }
 
+func (b *backend) Announce(_ context.Context, g api.Guest) error { return b.note("announce", g) }
+
 func (b *backend) Join(context.Context) (api.Joined, error) {
 	return api.Joined{ID: "new"}, b.note("join")
 }

@@ -184,7 +184,7 @@ type Subnet struct {
 // Route is one path to a prefix; a prefix with several ways is listed once for each.
 type Route struct {
 	Prefix   netip.Prefix `json:"prefix"`
-	Kind     string       `json:"kind"`           // container, block, aggregate, learned, static
+	Kind     string       `json:"kind"`           // container, block, aggregate, guest, learned, static
 	Via      netip.Addr   `json:"via,omitzero"`   // next hop; zero: on the link itself, or a blackhole (block, aggregate)
 	Link     string       `json:"link,omitempty"` // "" for a blackhole, and while no link reaches the next hop
 	Source   string       `json:"source"`         // local, static, store, bgp
@@ -195,6 +195,16 @@ type Route struct {
 	Since    time.Time    `json:"since,omitzero"`
 	Problem  string       `json:"problem,omitempty"`
 }
+
+// Guest is a program of this machine that routes networks of its own, whose prefixes other nodes are told.
+type Guest struct {
+	Name     string         `json:"name"`     // tells guests apart: 1..64 bytes
+	Link     string         `json:"link"`     // by which this machine reaches the prefixes, for listings
+	Prefixes []netip.Prefix `json:"prefixes"` // all of them; none: the guest goes
+}
+
+// GuestTime is how long what a guest said holds, unless it says it again.
+const GuestTime = 30 * time.Second
 
 // Peer is one session of the fabric.
 type Peer struct {

@@ -79,7 +79,7 @@ func (p *planner) egressPool(subnet netip.Prefix) EgressPool {
 // whoever announces it is told of our prefixes too, so answers find their way; a default route, which says nothing of
 // who is there, does not count.
 func (p *planner) known() []netip.Prefix {
-	all := slices.Concat(unforwarded(), p.in.Egress.Underlay, p.in.Egress.Bridge.Pools, p.in.Egress.Bridge.Subnets, p.in.Egress.Cluster, p.in.Announce)
+	all := slices.Concat(unforwarded(), p.in.Egress.Underlay, p.in.Egress.Bridge.Pools, p.in.Egress.Bridge.Subnets, p.in.Egress.Cluster, p.in.Announce, p.in.Guests)
 	for _, pool := range p.in.Egress.Pools {
 		all = append(all, pool.CIDR)
 	}

@@ -42,6 +42,9 @@ type Input struct {
 	Docker []DockerNetwork
 	// Announce are further prefixes that the config has announced.
 	Announce []netip.Prefix
+	// Guests are prefixes that other programs of the node route, as the distributed router: they are announced, and never
+	// looked for elsewhere.
+	Guests []netip.Prefix
 }
 
 // Node is what the agent knows of its own node.
@@ -108,6 +111,9 @@ func Compute(in Input) Output {
 	}
 	for _, prefix := range in.Announce {
 		p.out.Announce[prefix] = Announcement{Kind: "route"}
+	}
+	for _, prefix := range in.Guests {
+		p.out.Announce[prefix] = Announcement{Kind: "guest"}
 	}
 	p.drain()
 	p.heard()
@@ -316,6 +322,9 @@ func gatewaysOf(n cnm.Network, e cnm.Endpoint) []netip.Addr {
 // heard plans the routes to others. What this node has itself is never looked for elsewhere.
 func (p *planner) heard() {
 	for prefix, r := range p.in.Heard {
+		if slices.Contains(p.in.Guests, prefix) {
+			continue // several nodes may be on one network of theirs
+		}
 		key := kernel.RouteKey{Dst: prefix}
 		if _, own := p.out.State.Routes[key]; own || p.out.Announce[prefix].Kind == KindDocker {
 			if p.out.Announce[prefix].Kind != kindAggregate { // which several routers may have

@@ -86,7 +86,7 @@ func (h *Handle) defaultRoute4(names map[int]string) (kernel.NextHop, error) {
 	}
 	defer c.close()
 	var best defaultRoute
-	err = c.dumpOnce(func(w *builder) { routeDump(w, c.strict, unix.AF_INET, 0) }, func(p []byte) bool {
+	err = c.dumpOnce(func(w *builder) { routeDump(w, c.strict, unix.AF_INET, 0, unix.RT_TABLE_MAIN) }, func(p []byte) bool {
 		r, ok := parseRoute(p)
 		if !ok || r.table != unix.RT_TABLE_MAIN {
 			return true

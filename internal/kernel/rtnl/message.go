@@ -33,8 +33,41 @@ type header struct {
 
 // builder appends netlink messages, native byte order, to a buffer.
 type builder struct {
-	b     []byte
-	start int // of the message being built
+	b      []byte
+	start  int    // of the message being built
+	metric uint32 // of our routes; 0: kernel.RouteMetric
+	table  uint32 // of our routes; 0: the main table
+}
+
+// prio is the metric of our routes.
+func (w *builder) prio() uint32 {
+	if w.metric == 0 {
+		return kernel.RouteMetric
+	}
+	return w.metric
+}
+
+// routes is the table of our routes.
+func (w *builder) routes() int {
+	if w.table == 0 {
+		return unix.RT_TABLE_MAIN
+	}
+	return int(w.table)
+}
+
+// putTable names the table of our routes where the byte in the fixed part cannot.
+func (w *builder) putTable() {
+	if w.table != 0 {
+		w.u32(unix.RTA_TABLE, w.table)
+	}
+}
+
+// shortTable is the table for the fixed part of a message.
+func (w *builder) shortTable() byte {
+	if w.table != 0 {
+		return unix.RT_TABLE_UNSPEC
+	}
+	return unix.RT_TABLE_MAIN
 }
 
 func (w *builder) reset() { w.b = w.b[:0] }

@@ -12,7 +12,8 @@ import (
 	"fairway/internal/reconcile"
 )
 
-// Routes is the table of our routes: protocol kernel.RouteProtocol, metric kernel.RouteMetric, main table, no TOS. The
+// Routes is the table of our routes: protocol kernel.RouteProtocol, metric kernel.RouteMetric, main table (Config may
+// name another metric and table), no TOS. The
 // returned value is a reconcile.Batcher too, which programs hundreds of routes with one system call. A route that is
 // there is replaced without a gap; a stranger's route of the same prefix and metric is an error and stays.
 func (h *Handle) Routes() reconcile.Table[kernel.RouteKey, kernel.Route] { return &routes{h: h} }
@@ -112,8 +113,8 @@ func readRoutes(ctx context.Context, c *conn) (routeList, error) {
 	var id []byte
 	for _, fam := range []byte{unix.AF_INET, unix.AF_INET6} {
 		begin := len(out.routes)
-		err := eachRoute(ctx, c, fam, kernel.RouteProtocol, func() { out.routes = out.routes[:begin] }, func(r *routeMsg) {
-			if !r.ours() {
+		err := eachRoute(ctx, c, c.w.routes(), fam, kernel.RouteProtocol, func() { out.routes = out.routes[:begin] }, func(r *routeMsg) {
+			if !r.oursAt(&c.w) {
 				return
 			}
 			id = r.appendID(id[:0])

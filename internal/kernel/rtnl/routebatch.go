@@ -175,7 +175,7 @@ func (b *routeBatch) put(ctx context.Context, tasks []routeTask) (taken []routeT
 func (b *routeBatch) ask(tasks []routeTask) (mine, unknown []routeTask) {
 	for _, task := range tasks {
 		have, err := matchRoute(b.c, task.key.Dst.Addr())
-		if err == nil && have.key == task.key && have.ours() {
+		if err == nil && have.key == task.key && have.oursAt(&b.c.w) {
 			task.replace = true
 			mine = append(mine, task)
 		} else {
@@ -194,7 +194,7 @@ func matchRoute(c *conn, a netip.Addr) (routeMsg, error) {
 	}, parseRoute)
 }
 
-// compare lists the main table and sorts the tasks by what is there: nothing, one of ours (replace), or a stranger's
+// compare lists the routes that are there and sorts the tasks by what is there: nothing, one of ours (replace), or a stranger's
 // (an error, and the task is left out). Second routes of ours in the same place are deleted.
 func (b *routeBatch) compare(ctx context.Context, tasks []routeTask) (out []routeTask, err error) {
 	at := make(map[kernel.RouteKey]int, len(tasks))
@@ -204,8 +204,8 @@ func (b *routeBatch) compare(ctx context.Context, tasks []routeTask) (out []rout
 	var all []takenRoute
 	for _, fam := range []byte{unix.AF_INET, unix.AF_INET6} {
 		begin := len(all)
-		err := eachRoute(ctx, b.c, fam, 0, func() { all = all[:begin] }, func(r *routeMsg) {
-			if i, ok := at[r.key]; ok && r.ourSlot() {
+		err := eachRoute(ctx, b.c, b.c.w.routes(), fam, 0, func() { all = all[:begin] }, func(r *routeMsg) {
+			if i, ok := at[r.key]; ok && r.slotAt(&b.c.w) {
 				all = append(all, takenRoute{i, r.protocol})
 			}
 		})
@@ -220,7 +220,7 @@ func (b *routeBatch) compare(ctx context.Context, tasks []routeTask) (out []rout
 		case taken.protocol != kernel.RouteProtocol:
 			b.failed[task.key] = fmt.Errorf("a route of protocol %d has the same prefix and metric %d; "+
 				"give it another metric, or remove it with \"ip route del %s proto %d metric %d\"",
-				taken.protocol, kernel.RouteMetric, task.key.Dst, taken.protocol, kernel.RouteMetric)
+				taken.protocol, b.c.w.prio(), task.key.Dst, taken.protocol, b.c.w.prio())
 		case task.replace:
 			second = append(second, task.key)
 		default:

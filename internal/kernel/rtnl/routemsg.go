@@ -40,11 +40,18 @@ func (r *routeMsg) clone() *routeMsg {
 }
 
 // ours says that the route is in our table: main, with our protocol and metric.
-func (r *routeMsg) ours() bool { return r.ourSlot() && r.protocol == kernel.RouteProtocol }
+func (r *routeMsg) ours() bool { return r.oursAt(&builder{}) }
+
+// oursAt is ours for a handle with a metric or a table of its own.
+func (r *routeMsg) oursAt(w *builder) bool {
+	return r.slotAt(w) && r.protocol == kernel.RouteProtocol
+}
 
 // ourSlot says that the route stands where one of ours would stand, whoever made it.
-func (r *routeMsg) ourSlot() bool {
-	return r.table == unix.RT_TABLE_MAIN && r.metric == kernel.RouteMetric && r.tos == 0
+func (r *routeMsg) ourSlot() bool { return r.slotAt(&builder{}) }
+
+func (r *routeMsg) slotAt(w *builder) bool {
+	return r.table == w.routes() && r.metric == int(w.prio()) && r.tos == 0
 }
 
 // parseRoute reads the payload of RTM_NEWROUTE and RTM_DELROUTE.
@@ -170,15 +177,15 @@ func typeName(t byte) kernel.RouteType {
 	}
 }
 
-// eachRoute reads the main table's routes of one family, of one protocol or of all (0). The kernel filters where it
+// eachRoute reads the routes of one table (main, or the handle's own) and family, of one protocol or of all (0). The kernel filters where it
 // can; older ones send everything. The message is each's during the call only. restart comes before every try.
-func eachRoute(ctx context.Context, c *conn, fam, protocol byte, restart func(), each func(*routeMsg)) error {
+func eachRoute(ctx context.Context, c *conn, table int, fam, protocol byte, restart func(), each func(*routeMsg)) error {
 	var r routeMsg
-	err := c.dump(ctx, func(w *builder) { routeDump(w, c.strict, fam, protocol) }, restart, func(p []byte) bool {
+	err := c.dump(ctx, func(w *builder) { routeDump(w, c.strict, fam, protocol, table) }, restart, func(p []byte) bool {
 		if len(p) < sizeRoute || protocol != 0 && p[5] != protocol {
 			return true
 		}
-		if r.parse(p) && r.table == unix.RT_TABLE_MAIN {
+		if r.parse(p) && r.table == table {
 			each(&r)
 		}
 		return true
@@ -193,7 +200,7 @@ func eachRoute(ctx context.Context, c *conn, fam, protocol byte, restart func(),
 // dumpRoutes lists those routes of the main table that keep wants.
 func dumpRoutes(ctx context.Context, c *conn, fam, protocol byte, keep func(*routeMsg) bool) ([]routeMsg, error) {
 	var out []routeMsg
-	err := eachRoute(ctx, c, fam, protocol, func() { out = out[:0] }, func(r *routeMsg) {
+	err := eachRoute(ctx, c, unix.RT_TABLE_MAIN, fam, protocol, func() { out = out[:0] }, func(r *routeMsg) {
 		if keep(r) {
 			out = append(out, *r.clone())
 		}
@@ -201,12 +208,15 @@ func dumpRoutes(ctx context.Context, c *conn, fam, protocol byte, keep func(*rou
 	return out, err
 }
 
-func routeDump(w *builder, strict bool, fam, protocol byte) {
-	var table byte
-	if strict {
-		table = unix.RT_TABLE_MAIN
+func routeDump(w *builder, strict bool, fam, protocol byte, table int) {
+	var short byte
+	if strict && table == unix.RT_TABLE_MAIN {
+		short = unix.RT_TABLE_MAIN
 	}
-	w.begin(unix.RTM_GETROUTE, 0, fam, 0, 0, 0, table, protocol, 0, 0, 0, 0, 0, 0)
+	w.begin(unix.RTM_GETROUTE, 0, fam, 0, 0, 0, short, protocol, 0, 0, 0, 0, 0, 0)
+	if strict && short == 0 {
+		w.u32(unix.RTA_TABLE, uint32(table))
+	}
 }
 
 // putRoute appends the message that makes or replaces a route of ours. An index is given for each next hop; 0 lets the
@@ -220,9 +230,10 @@ func putRoute(w *builder, flags uint16, key kernel.RouteKey, r kernel.Route, ind
 		scope = unix.RT_SCOPE_LINK
 	}
 	w.begin(unix.RTM_NEWROUTE, flags, family(key.Dst.Addr()), byte(key.Dst.Bits()), 0, 0,
-		unix.RT_TABLE_MAIN, kernel.RouteProtocol, scope, typ, 0, 0, 0, 0)
+		w.shortTable(), kernel.RouteProtocol, scope, typ, 0, 0, 0, 0)
+	w.putTable()
 	w.addr(unix.RTA_DST, key.Dst.Addr())
-	w.u32(unix.RTA_PRIORITY, kernel.RouteMetric)
+	w.u32(unix.RTA_PRIORITY, w.prio())
 	if r.Src.IsValid() {
 		w.addr(unix.RTA_PREFSRC, r.Src)
 	}
@@ -260,9 +271,10 @@ func putVia(w *builder, key kernel.RouteKey, a netip.Addr) {
 // dropRoute appends the message that deletes a route of ours and, as it names protocol and metric, no other.
 func dropRoute(w *builder, key kernel.RouteKey) {
 	w.begin(unix.RTM_DELROUTE, 0, family(key.Dst.Addr()), byte(key.Dst.Bits()), 0, 0,
-		unix.RT_TABLE_MAIN, kernel.RouteProtocol, unix.RT_SCOPE_NOWHERE, unix.RTN_UNSPEC, 0, 0, 0, 0)
+		w.shortTable(), kernel.RouteProtocol, unix.RT_SCOPE_NOWHERE, unix.RTN_UNSPEC, 0, 0, 0, 0)
+	w.putTable()
 	w.addr(unix.RTA_DST, key.Dst.Addr())
-	w.u32(unix.RTA_PRIORITY, kernel.RouteMetric)
+	w.u32(unix.RTA_PRIORITY, w.prio())
 }
 
 // onLink says that a route leads to links only, without a gateway.

@@ -27,6 +27,12 @@ type Config struct {
 	// Namespace is a file descriptor of a network namespace, which Open duplicates; 0 or less means the namespace of
 	// the thread that calls Open.
 	Namespace int
+	// Metric is the metric of the routes that the handle lists and makes; 0 means kernel.RouteMetric. Two programs in one
+	// namespace keep apart by it.
+	Metric uint32
+	// Table is the routing table that the handle lists and makes routes in; 0 means the main table. Lookups come to
+	// another one only by rules: see Handle.Lead.
+	Table uint32
 	// ProcSys is the directory of the sysctls; "" means /proc/sys.
 	ProcSys string
 }
@@ -37,6 +43,8 @@ type Handle struct {
 	log     *slog.Logger
 	ns      int // owned
 	procSys string
+	metric  uint32
+	table   uint32
 
 	mu     sync.Mutex
 	idle   []*conn
@@ -60,7 +68,7 @@ var errClosed = errors.New("netlink handle is closed")
 
 // Open returns a handle. The caller closes it.
 func Open(cfg Config) (*Handle, error) {
-	h := &Handle{log: cfg.Log, procSys: cfg.ProcSys, watchBuffer: watchBuffer}
+	h := &Handle{log: cfg.Log, procSys: cfg.ProcSys, metric: cfg.Metric, table: cfg.Table, watchBuffer: watchBuffer}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
 	}
@@ -122,7 +130,11 @@ func (h *Handle) take() (*conn, error) {
 		h.idle = h.idle[:n-1]
 		return c, nil
 	}
-	return dial(h.ns)
+	c, err := dial(h.ns)
+	if err == nil {
+		c.w.metric, c.w.table = h.metric, h.table
+	}
+	return c, err
 }
 
 func (h *Handle) put(c *conn) {
