@@ -139,14 +139,7 @@ func (a *Agent) Routes(context.Context) ([]api.Route, error) {
 		out = append(out, v)
 	}
 	out = append(out, a.dockerRoutes(res)...)
-	for prefix, h := range heard {
-		if res.Announced[prefix].Kind == plan.KindDocker {
-			continue // status says that another node has it too
-		}
-		if _, used := res.Output.State.Routes[kernel.RouteKey{Dst: prefix}]; !used {
-			out = append(out, learnedRoutes(names, h, kernel.Route{}, "not used: no next hop is on a link of this node")...)
-		}
-	}
+	out = append(out, unusedRoutes(res, names, heard)...)
 	slices.SortFunc(out, func(x, y api.Route) int {
 		if c := x.Prefix.Compare(y.Prefix); c != 0 {
 			return c
@@ -154,6 +147,18 @@ func (a *Agent) Routes(context.Context) ([]api.Route, error) {
 		return x.Via.Compare(y.Via)
 	})
 	return out, nil
+}
+
+// unusedRoutes lists what was heard and is not in the kernel.
+func unusedRoutes(res result, names map[netip.Addr]string, heard map[netip.Prefix]rib.Route) []api.Route {
+	var out []api.Route
+	for prefix, h := range heard {
+		_, used := res.Output.State.Routes[kernel.RouteKey{Dst: prefix}]
+		if !used && res.Announced[prefix].Kind != plan.KindDocker { // of such a one status says that another node has it too
+			out = append(out, learnedRoutes(names, h, kernel.Route{}, "not used: no next hop is on a link of this node")...)
+		}
+	}
+	return out
 }
 
 // dockerRoutes lists the announced subnets on bridges of Docker's. Their routes are the kernel's, and not ours.
