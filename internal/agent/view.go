@@ -12,6 +12,7 @@ import (
 	"fairway/internal/api"
 	"fairway/internal/cnm"
 	"fairway/internal/kernel"
+	"fairway/internal/plan"
 	"fairway/internal/rib"
 )
 
@@ -137,12 +138,9 @@ func (a *Agent) Routes(context.Context) ([]api.Route, error) {
 		}
 		out = append(out, v)
 	}
-	for prefix, h := range heard {
-		if _, used := res.Output.State.Routes[kernel.RouteKey{Dst: prefix}]; !used {
-			out = append(out, learnedRoutes(names, h, kernel.Route{}, "not used: no next hop is on a link of this node")...)
-		}
-	}
 	out = append(out, a.guests.routes(a.nodeName(), time.Now())...)
+	out = append(out, a.dockerRoutes(res)...)
+	out = append(out, unusedRoutes(res, names, heard)...)
 	slices.SortFunc(out, func(x, y api.Route) int {
 		if c := x.Prefix.Compare(y.Prefix); c != 0 {
 			return c
@@ -150,6 +148,40 @@ func (a *Agent) Routes(context.Context) ([]api.Route, error) {
 		return x.Via.Compare(y.Via)
 	})
 	return out, nil
+}
+
+// unusedRoutes lists what was heard and is not in the kernel.
+func unusedRoutes(res result, names map[netip.Addr]string, heard map[netip.Prefix]rib.Route) []api.Route {
+	var out []api.Route
+	for prefix, h := range heard {
+		_, used := res.Output.State.Routes[kernel.RouteKey{Dst: prefix}]
+		if !used && res.Announced[prefix].Kind != plan.KindDocker { // of such a one status says that another node has it too
+			out = append(out, learnedRoutes(names, h, kernel.Route{}, "not used: no next hop is on a link of this node")...)
+		}
+	}
+	return out
+}
+
+// dockerRoutes lists the announced subnets on bridges of Docker's. Their routes are the kernel's, and not ours.
+func (a *Agent) dockerRoutes(res result) []api.Route {
+	links := map[netip.Prefix]string{}
+	for _, s := range a.config().DockerBridge.Subnets() {
+		links[s] = plan.DefaultBridge
+	}
+	for _, n := range a.docker.list() {
+		for _, s := range n.Subnets {
+			links[s] = n.Link
+		}
+	}
+	var out []api.Route
+	for prefix, announced := range res.Announced {
+		if announced.Kind == plan.KindDocker {
+			out = append(out, api.Route{
+				Prefix: prefix, Kind: plan.KindDocker, Link: links[prefix], Source: "local", Node: a.nodeName(), Best: true, InKernel: true,
+			})
+		}
+	}
+	return out
 }
 
 func failedByText(res result) map[string]string {

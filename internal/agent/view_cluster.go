@@ -54,6 +54,8 @@ func (a *Agent) members() (*cluster.Cluster, overview.Cluster, error) {
 		return a.clus(), o, nil
 	case !o.Health.Reachable && !o.Health.Since.IsZero():
 		return nil, o, api.Unavailable(fmt.Errorf("%w, and was not read since the agent started", o.Unreachable()))
+	case o.Health.LastError != "":
+		return nil, o, api.Unavailable(fmt.Errorf("the store (%s) refuses: %s", o.Where, o.Health.LastError))
 	}
 	return nil, o, api.Unavailable(fmt.Errorf("the store (%s) is being read for the first time; try again", o.Where))
 }

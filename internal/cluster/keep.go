@@ -139,7 +139,7 @@ func (c *Cluster) register(ctx context.Context, v *View) error {
 // the node would take it for taken back.
 func (c *Cluster) addDrain(v *View, t *store.Txn, known bool) error {
 	key := DrainKey(c.Name())
-	if _, asked := v.Drains[c.Name()]; known || asked || v.Unread[key] != nil || c.cfg.Drained == nil {
+	if known || v.Has(key) || c.cfg.Drained == nil {
 		return nil
 	}
 	d, ok := c.cfg.Drained()

@@ -28,7 +28,11 @@ func (c Cluster) Store() *api.Store {
 
 // Unreachable is the error for what cannot be known while the store is away.
 func (c Cluster) Unreachable() error {
-	return fmt.Errorf("the store (%s) is unreachable since %s", c.Where, c.Health.Since.Format(time.DateTime))
+	err := fmt.Errorf("the store (%s) is unreachable since %s", c.Where, c.Health.Since.Format(time.DateTime))
+	if c.Health.LastError != "" {
+		err = fmt.Errorf("%w: %s", err, c.Health.LastError)
+	}
+	return err
 }
 
 // How long what has happened, or is about to be well, is told; how many alike; and when a pool is nearly full.

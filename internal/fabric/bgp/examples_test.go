@@ -1,6 +1,7 @@
 package bgp_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -60,6 +61,14 @@ func behindReflectors(t *testing.T, dir string, reflector func(s *space, second 
 	r.announce("10.9.2.0/26", "fd00:9:0:2::/122")
 	eventually(t, "withdrawn", n.has("10.9.200.7/32"))
 	t.Logf("withdrawn behind reflectors after %v", time.Since(start))
+	eventually(t, "told by both", func() error {
+		for _, reflector := range []string{"10.77.0.2", "10.77.0.3"} {
+			if p := n.peer(reflector); p.Received != 2 {
+				return fmt.Errorf("%s has told %d prefixes, want 2", reflector, p.Received)
+			}
+		}
+		return nil
+	})
 	kill()
 	holds(t, 11*time.Second, "one reflector is dead", n.has("10.9.2.0/26", "10.77.0.12"))
 }
