@@ -71,7 +71,7 @@ type Router struct {
 // New makes a router that does nothing yet.
 func New(cfg Config) *Router {
 	r := &Router{
-		cfg: cfg, opt: cfg.Options, log: cfg.Log, eng: engine.New(cfg.Socket), metric: metricOf(cfg.Options.Instance),
+		cfg: cfg, opt: cfg.Options, log: cfg.Log, eng: engine.New(cfg.Socket, hostRoot+"/run/docker.sock"), metric: metricOf(cfg.Options.Instance),
 		dirty: make(chan struct{}, 1), events: make(chan engine.Event, 256),
 		processes: map[string]engine.Process{}, steered: map[string]bool{}, routers: map[string]bool{},
 		on: map[string]bool{}, left: map[string]bool{}, leaving: map[string]bool{},
