@@ -46,10 +46,10 @@ unit: ## tests that need nothing (those that need root are skipped without it)
 	$(GO) test $(PACKAGES)
 
 netns: setup rootfs ## unit tests and the ones that make network namespaces, as root
-	$(GO) test $(AS_ROOT) -timeout 10m $(PACKAGES)
+	$(GO) test $(AS_ROOT) -timeout 20m $(PACKAGES)
 
 e2e: build setup rootfs ## end-to-end tests on real engines, as root
-	$(GO) test $(AS_ROOT) -count=1 -timeout 20m -run '$(RUN)' ./test/e2e/...
+	$(GO) test $(AS_ROOT) -count=1 -timeout 45m -run '$(RUN)' ./test/e2e/...
 
 bench: build setup rootfs ## a table of ratios against host to host, Docker's bridge and its overlay (BENCH="-only run")
 	CGO_ENABLED=0 $(GO) run $(AS_ROOT) ./test/bench $(BENCH)

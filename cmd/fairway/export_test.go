@@ -130,7 +130,9 @@ func TestNodesOfStore(t *testing.T) {
 	own := export.Node{Name: "host1", Address: addr("10.77.0.11"), Prefixes: []netip.Prefix{prefix("10.9.0.0/26"), prefix("10.9.200.8/32")}}
 	ipam := api.IPAM{
 		Pools: []api.Pool{{List: []api.Block{
-			{CIDR: prefix("10.9.0.0/26"), Node: "host1"}, {CIDR: prefix("10.9.0.64/26"), Node: "host1"}, {CIDR: prefix("10.9.1.0/26"), Node: "host1", Problem: "fenced"},
+			{CIDR: prefix("10.9.0.0/26"), Node: "host1"},
+			{CIDR: prefix("10.9.0.64/26"), Node: "host1"},
+			{CIDR: prefix("10.9.1.0/26"), Node: "host1", Problem: "fenced"},
 			{CIDR: prefix("10.9.1.0/26"), Node: "host2", Away: true},
 		}}},
 		Holdings: []api.Holding{{Address: addr("10.9.200.8"), Node: "host2", Away: true}, {Address: addr("10.9.0.2"), Node: "host1"}},

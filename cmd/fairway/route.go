@@ -25,7 +25,7 @@ func newRouteListCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls [PREFIX|ADDRESS]",
 		Short: "List the routes: to containers, of blocks, learned and static ones",
-		Long: `List the routes of this node: to its containers, of its blocks and aggregates (a blackhole that stops loops), and to what other nodes have. With a prefix or an address, only the routes that overlap it.
+		Long: `List the routes of this node: to its containers, of its blocks and aggregates (a blackhole that stops loops), the subnets of Docker's bridges that it announces (kind docker; their routes are the kernel's own), and to what other nodes have. With a prefix or an address, only the routes that overlap it.
 
 A route that is in use has "*" before it, one that could not be put into the kernel has "!" and the reason below the table, and one that was heard but not chosen has nothing. A prefix with several ways has a line for each.`,
 		Example: `  fairway route ls

@@ -40,7 +40,7 @@ func (a *Agent) openCluster(ctx context.Context, g *errgroup.Group, local *store
 	a.mu.Unlock()
 	c := cluster.New(cluster.Config{
 		Store: st, Where: st.Where(), Local: local, Self: a.selfNode(cfg, u), Log: a.log, Changed: a.clusterChanged,
-		Ledger: a.bookNow(), Heard: a.heardBlock,
+		Ledger: a.bookNow(), Heard: a.heardBlock, Drained: a.drainKept,
 	})
 	a.bookNow().Use(timed{c, a.metrics})
 	if err := c.Start(ctx); err != nil {
@@ -54,6 +54,7 @@ func (a *Agent) openCluster(ctx context.Context, g *errgroup.Group, local *store
 		return errors.Join(err, st.Close())
 	})
 	g.Go(func() error { return a.returnEmpty(ctx) })
+	g.Go(func() error { return a.tellDrain(ctx) })
 	return nil
 }
 

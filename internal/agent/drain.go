@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"fairway/internal/cluster"
 	"fairway/internal/plan"
 	"fairway/internal/store"
 )
@@ -21,6 +22,9 @@ const drainKey = "drain/self"
 // parting is how long routes are announced as about to go before they are withdrawn: others find other ways meanwhile.
 const parting = 5 * time.Second
 
+// tellInterval is how often a store that was away is tried for what it has to hear.
+const tellInterval = time.Second
+
 // errDrained is why a container gets nothing here.
 var errDrained = errors.New("this node is drained and takes no new containers; `fairway node undrain` ends it")
 
@@ -28,6 +32,8 @@ var errDrained = errors.New("this node is drained and takes no new containers; `
 type drained struct {
 	Since  time.Time `json:"since,omitzero"` // of the request; zero: there is none
 	Refuse bool      `json:"refuse,omitempty"`
+	// Untold: it was asked for here, or taken back, while the store was away, which is to hear of it.
+	Untold bool `json:"untold,omitempty"`
 }
 
 // drainKeeper knows how far this node is with it.
@@ -61,7 +67,7 @@ func (d *drainKeeper) load(ctx context.Context, local *store.Local) error {
 func (d *drainKeeper) take(ctx context.Context, next drained) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.now.Refuse == next.Refuse && d.now.Since.Equal(next.Since) {
+	if d.now.Refuse == next.Refuse && d.now.Untold == next.Untold && d.now.Since.Equal(next.Since) {
 		return nil
 	}
 	if d.local == nil {
@@ -81,6 +87,15 @@ func (d *drainKeeper) take(ctx context.Context, next drained) error {
 	d.now = next
 	d.mark()
 	return nil
+}
+
+// told notes that the store knows of the request, unless there is another one by now.
+func (d *drainKeeper) told(ctx context.Context, asked drained) error {
+	if _, now := d.state(); now != asked {
+		return nil
+	}
+	asked.Untold = false
+	return d.take(ctx, asked)
 }
 
 // phase is how far it is.
@@ -105,13 +120,16 @@ func (d *drainKeeper) state() (string, drained) {
 }
 
 // drainPhase takes in what the store asks of this node, and returns how far this node is with withdrawing itself. A node
-// that is fenced announces nothing.
+// that is fenced announces nothing. A store that has lost the node's record says nothing about it.
 func (a *Agent) drainPhase(ctx context.Context) plan.Drain {
 	c := a.clus()
 	if c == nil {
 		return a.drain.phase()
 	}
-	if v := c.View(); v.Complete {
+	v := c.View()
+	n, known := v.Nodes[c.Name()]
+	known = known && n.Value.ID == c.ID()
+	if _, now := a.drain.state(); v.Complete && !now.Untold && (known || c.Health().Fenced != "") {
 		var next drained
 		if e, asked := v.Drains[c.Name()]; asked {
 			next = drained{Since: e.Value.Since, Refuse: e.Value.Refuse}
@@ -126,21 +144,71 @@ func (a *Agent) drainPhase(ctx context.Context) plan.Drain {
 	return a.drain.phase()
 }
 
-// drainSelf drains this node, also one without a store.
+// drainSelf drains this node, also one without a store, and one whose store is away.
 func (a *Agent) drainSelf(ctx context.Context, refuse bool) error {
-	if c := a.clus(); c != nil {
-		return c.Drain(ctx, c.Name(), refuse)
-	}
 	_, was := a.drain.state()
-	return a.drain.take(ctx, drained{Since: cmp.Or(was.Since, time.Now().UTC().Truncate(time.Second)), Refuse: refuse})
+	next := drained{Since: cmp.Or(was.Since, time.Now().UTC().Truncate(time.Second)), Refuse: refuse}
+	return a.changeDrain(ctx, next)
 }
 
 // undrainSelf ends it.
 func (a *Agent) undrainSelf(ctx context.Context) error {
-	if c := a.clus(); c != nil {
+	return a.changeDrain(ctx, drained{})
+}
+
+// changeDrain has the store know first: what it says of this node counts. While it is away this node's own disk does.
+func (a *Agent) changeDrain(ctx context.Context, next drained) error {
+	if a.clus() != nil {
+		err := a.writeDrain(ctx, next)
+		if !errors.Is(err, store.ErrUnreachable) {
+			return err
+		}
+		next.Untold = true
+		a.log.Info("the store is away: it hears later whether this node is drained", slog.Bool("drained", !next.Since.IsZero()))
+	}
+	// The store may have used up all the time of the request.
+	return a.drain.take(context.WithoutCancel(ctx), next)
+}
+
+// writeDrain tells the store.
+func (a *Agent) writeDrain(ctx context.Context, d drained) error {
+	c := a.clus()
+	if d.Since.IsZero() {
 		return c.Undrain(ctx, c.Name())
 	}
-	return a.drain.take(ctx, drained{})
+	return c.Drain(ctx, c.Name(), d.Refuse)
+}
+
+// tellDrain tells the store what was asked for here while it was away, until the context ends.
+func (a *Agent) tellDrain(ctx context.Context) error {
+	tick := time.NewTicker(tellInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		_, now := a.drain.state()
+		if h := a.clus().Health(); !now.Untold || !h.Registered || !h.Reachable {
+			continue
+		}
+		write, cancel := context.WithTimeout(ctx, clusterTime)
+		err := a.writeDrain(write, now)
+		cancel()
+		if err == nil {
+			err = a.drain.told(ctx, now)
+		}
+		if err != nil && ctx.Err() == nil {
+			a.log.Warn("cannot tell the store whether this node is drained; trying again", slog.Any("err", err))
+		}
+	}
+}
+
+// drainKept is the request to drain this node that its disk knows of.
+func (a *Agent) drainKept() (cluster.Drain, bool) {
+	_, d := a.drain.state()
+	return cluster.Drain{Since: d.Since, By: a.nodeName(), Refuse: d.Refuse}, !d.Since.IsZero()
 }
 
 // drainState is "", "draining" or "drained", since when it was asked for, and whether new containers are refused.

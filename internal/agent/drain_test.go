@@ -61,3 +61,32 @@ func TestDrain(t *testing.T) {
 		t.Errorf("ended: %v", d.phase())
 	}
 }
+
+// What the store has not heard of is kept so over restarts, until it has heard of that very request.
+func TestDrainUntold(t *testing.T) {
+	local, err := store.Open(filepath.Join(t.TempDir(), "state.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer local.Close()
+	d := &drainKeeper{mark: func() {}, local: local}
+	first := drained{Since: time.Now().UTC().Truncate(time.Second), Untold: true}
+	second := drained{Untold: true} // taken back
+	for _, asked := range []drained{first, second} {
+		if err := d.take(t.Context(), asked); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d = &drainKeeper{mark: func() {}}
+	if err := d.load(t.Context(), local); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ told, want drained }{{first, second}, {second, drained{}}} {
+		if err := d.told(t.Context(), tt.told); err != nil {
+			t.Fatal(err)
+		}
+		if _, now := d.state(); now != tt.want {
+			t.Errorf("told of %+v: %+v, want %+v", tt.told, now, tt.want)
+		}
+	}
+}

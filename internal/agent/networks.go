@@ -32,6 +32,7 @@ type networks struct {
 	a      *Agent
 	client *engine.Client // set by run
 	marked chan struct{}
+	inBook func(id string) bool // whether this node's own records have a Docker network
 
 	mu      sync.Mutex
 	trouble map[string]trouble // by the network's name
@@ -41,7 +42,7 @@ type networks struct {
 type trouble struct{ code, text, hint string }
 
 func newNetworks(a *Agent) *networks {
-	return &networks{a: a, marked: make(chan struct{}, 1), trouble: map[string]trouble{}}
+	return &networks{a: a, marked: make(chan struct{}, 1), inBook: a.hasNetwork, trouble: map[string]trouble{}}
 }
 
 // wake asks for a look. It never waits.
@@ -189,8 +190,13 @@ func (n *networks) settle(ctx context.Context, want cluster.Network, have []engi
 			return failed(s, cluster.StateConflict, fmt.Sprintf("Docker network %s of this node is not as the cluster's %s: %s", have[at].Name, want.Name, diff),
 				"remove the Docker network, it is made again as it should be: docker network rm "+have[at].Name)
 		}
-		s.State = cluster.StateReady
-		return s, nil
+		if n.inBook(have[at].ID) {
+			s.State = cluster.StateReady
+			return s, nil
+		}
+		if s, t := n.outlived(ctx, s, have[at]); t != nil {
+			return s, t
+		}
 	}
 	id, err := n.client.NetworkCreate(ctx, n.spec(want))
 	switch {
@@ -207,6 +213,24 @@ func (n *networks) settle(ctx context.Context, want cluster.Network, have []engi
 		text = message
 	}
 	return failed(s, cluster.StateFailed, text, "it is tried again")
+}
+
+// hasNetwork says whether this node's book has a Docker network.
+func (a *Agent) hasNetwork(id string) bool {
+	book := a.bookNow()
+	return book != nil && slices.ContainsFunc(book.Snapshot().Networks, func(d cnm.Network) bool { return d.ID == id })
+}
+
+// outlived removes a Docker network that is still there while this node's state file, and what it had of the network, is
+// lost: no container could start on it. It is made again after that.
+func (n *networks) outlived(ctx context.Context, s cluster.NetworkState, d engine.Network) (cluster.NetworkState, *trouble) {
+	s, t := n.remove(ctx, s, d)
+	if t == nil {
+		n.a.log.Warn("that Docker network was not in this node's state file", slog.String("network", d.Name), slog.String("id", short(d.ID)))
+		return s, nil
+	}
+	return failed(s, cluster.StateFailed, fmt.Sprintf("Docker network %s is of before this node's state file was lost, and has to be made again; %s", d.Name, s.Problem),
+		"remove the containers that use it; it is made again then")
 }
 
 func failed(s cluster.NetworkState, state, text, hint string) (cluster.NetworkState, *trouble) {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -143,6 +144,7 @@ type member struct {
 	c      *cluster.Cluster
 	shared *store.Local
 	dock   *dockerd
+	lost   atomic.Value // the ID of a network that the book has lost
 }
 
 func newMember(t *testing.T) *member {
@@ -164,6 +166,7 @@ func newMember(t *testing.T) *member {
 		t.Fatal(err)
 	}
 	m.book = book
+	m.networks.inBook = func(id string) bool { return id != m.lost.Load() } // the engine here asks no driver
 	m.c = cluster.New(cluster.Config{
 		Store: m.shared, Where: "a file", Local: local, Log: m.log, Changed: m.clusterChanged,
 		Self: cluster.Node{Name: "a", Addr4: netip.MustParseAddr("192.0.2.1"), Docker: true},
@@ -275,6 +278,27 @@ func TestNetworkInTheWay(t *testing.T) {
 	})
 	m.dock.do(func() { m.dock.broken = "" })
 	m.until("last is made without anybody's doing", func() bool { return m.state("last").State == cluster.StateReady && m.state("last").Problem == "" })
+}
+
+// A Docker network that is there while the node's state file was lost is made again, once nothing uses it.
+func TestNetworkOutlivesItsRecord(t *testing.T) {
+	m := newMember(t)
+	m.create("lan", "10.9.0.0/16")
+	m.until("lan", func() bool { return m.state("lan").State == cluster.StateReady })
+	was := m.state("lan").Docker
+	m.dock.do(func() { m.dock.onNet["web"] = was })
+	m.lost.Store(was)
+	m.networks.wake()
+	m.until("it is said who is in the way", func() bool {
+		s := m.state("lan")
+		return s.State == cluster.StateFailed && strings.Contains(s.Problem, "state file was lost") && strings.Contains(s.Problem, "web")
+	})
+	m.dock.do(func() { delete(m.dock.onNet, "web") })
+	m.networks.wake()
+	m.until("it is made again", func() bool {
+		s := m.state("lan")
+		return s.State == cluster.StateReady && s.Docker != was && m.dock.made()["lan"]["Id"] == s.Docker
+	})
 }
 
 // Records that the store has lost are written again; networks that were removed while the node was away go.

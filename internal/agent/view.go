@@ -12,6 +12,7 @@ import (
 	"fairway/internal/api"
 	"fairway/internal/cnm"
 	"fairway/internal/kernel"
+	"fairway/internal/plan"
 	"fairway/internal/rib"
 )
 
@@ -137,7 +138,11 @@ func (a *Agent) Routes(context.Context) ([]api.Route, error) {
 		}
 		out = append(out, v)
 	}
+	out = append(out, a.dockerRoutes(res)...)
 	for prefix, h := range heard {
+		if res.Announced[prefix].Kind == plan.KindDocker {
+			continue // status says that another node has it too
+		}
 		if _, used := res.Output.State.Routes[kernel.RouteKey{Dst: prefix}]; !used {
 			out = append(out, learnedRoutes(names, h, kernel.Route{}, "not used: no next hop is on a link of this node")...)
 		}
@@ -150,6 +155,28 @@ func (a *Agent) Routes(context.Context) ([]api.Route, error) {
 		return x.Via.Compare(y.Via)
 	})
 	return out, nil
+}
+
+// dockerRoutes lists the announced subnets on bridges of Docker's. Their routes are the kernel's, and not ours.
+func (a *Agent) dockerRoutes(res result) []api.Route {
+	links := map[netip.Prefix]string{}
+	for _, s := range a.config().DockerBridge.Subnets() {
+		links[s] = plan.DefaultBridge
+	}
+	for _, n := range a.docker.list() {
+		for _, s := range n.Subnets {
+			links[s] = n.Link
+		}
+	}
+	var out []api.Route
+	for prefix, announced := range res.Announced {
+		if announced.Kind == plan.KindDocker {
+			out = append(out, api.Route{
+				Prefix: prefix, Kind: plan.KindDocker, Link: links[prefix], Source: "local", Node: a.nodeName(), Best: true, InKernel: true,
+			})
+		}
+	}
+	return out
 }
 
 func failedByText(res result) map[string]string {

@@ -184,7 +184,7 @@ type Subnet struct {
 // Route is one path to a prefix; a prefix with several ways is listed once for each.
 type Route struct {
 	Prefix   netip.Prefix `json:"prefix"`
-	Kind     string       `json:"kind"`           // container, block, aggregate, guest, learned, static
+	Kind     string       `json:"kind"`           // container, block, aggregate, guest, docker, learned, static
 	Via      netip.Addr   `json:"via,omitzero"`   // next hop; zero: on the link itself, or a blackhole (block, aggregate)
 	Link     string       `json:"link,omitempty"` // "" for a blackhole, and while no link reaches the next hop
 	Source   string       `json:"source"`         // local, static, store, bgp

@@ -35,6 +35,9 @@ type Config struct {
 	// Heard says whether a route is heard from another node for all of a block of the pool, but not for the whole pool, and
 	// from which; nil: nothing is heard. Such a block is not claimed.
 	Heard func(pool, block netip.Prefix) (holder string, heard bool)
+	// Drained is the request to drain this node that its own disk knows of, if it knows of one: a store that has lost the
+	// node's record gets it with that; nil: there is none.
+	Drained func() (d Drain, ok bool)
 }
 
 // Cluster is this node's part in the cluster. It is safe for concurrent use.

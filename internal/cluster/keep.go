@@ -115,6 +115,9 @@ func (c *Cluster) register(ctx context.Context, v *View) error {
 		}
 		t.Put = map[string][]byte{node: text}
 	}
+	if err := c.addDrain(v, &t, known); err != nil {
+		return err
+	}
 	text, err := Encode(beat)
 	if err != nil {
 		return err
@@ -129,6 +132,26 @@ func (c *Cluster) register(ctx context.Context, v *View) error {
 	if !known {
 		c.log.Info("joined the cluster", slog.String("node", want.Name), slog.String("store", c.cfg.Where))
 	}
+	return nil
+}
+
+// addDrain has the request to drain this node written together with its record, when the store has neither: in between
+// the node would take it for taken back.
+func (c *Cluster) addDrain(v *View, t *store.Txn, known bool) error {
+	key := DrainKey(c.Name())
+	if _, asked := v.Drains[c.Name()]; known || asked || v.Unread[key] != nil || c.cfg.Drained == nil {
+		return nil
+	}
+	d, ok := c.cfg.Drained()
+	if !ok {
+		return nil
+	}
+	text, err := Encode(d)
+	if err != nil {
+		return err
+	}
+	t.If = append(t.If, store.Compare{Key: key})
+	t.Put[key] = text
 	return nil
 }
 

@@ -32,7 +32,7 @@ func (e *NameTakenError) Error() string {
 	case h.ID != e.ID:
 		fmt.Fprintf(&b, "the name %s is taken in the store (%s): by %s. Give this node another node.name", e.Name, e.Where, who)
 		if !e.Live {
-			fmt.Fprintf(&b, "; or, if that one is gone for good, remove it on another node: fairway node rm %s", e.Name)
+			fmt.Fprintf(&b, "; or, if that one is gone for good, remove it on another node: fairway node rm %s (where there is no other: on this one, once it runs under another name)", e.Name)
 		}
 	case h.Name != e.Name:
 		fmt.Fprintf(&b, "this node's identity is that of %s, and node.name is now %s. If this is that machine, set node.name back to %s, or remove that node and join again; "+

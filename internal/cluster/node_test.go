@@ -182,6 +182,7 @@ func TestRemoveFenceJoin(t *testing.T) {
 	if _, err := a.RemoveNode(t.Context(), "b", false); err != nil {
 		t.Fatal(err)
 	}
+	a.sees("that b left nothing", func(v *cluster.View) bool { return len(v.States) == 0 && len(v.Drains) == 0 && len(v.Nodes) == 1 })
 	v := a.View()
 	if len(v.Blocks) != 1 || len(v.Addresses) != 0 || len(v.Routes) != 0 || len(v.States) != 0 || len(v.Drains) != 0 || len(v.Nodes) != 1 {
 		t.Errorf("left behind: %v %v %v %v %v %v", v.Blocks, v.Addresses, v.Routes, v.States, v.Drains, v.NodeNames())

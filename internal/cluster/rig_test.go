@@ -29,6 +29,8 @@ type machine struct {
 	addr string
 	etcd string
 	wrap func(store.Store) store.Store // nil: the store as it is
+
+	drained func() (cluster.Drain, bool) // that its disk knows of
 }
 
 func newMachine(t *testing.T, srv *etcdtest.Server, name, addr string) machine {
@@ -64,7 +66,7 @@ func boot(t *testing.T, m machine) (*agent, error) {
 		a.store = m.wrap(remote)
 	}
 	a.Cluster = cluster.New(cluster.Config{
-		Store: a.store, Where: remote.Where(), Local: local, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Store: a.store, Where: remote.Where(), Local: local, Drained: m.drained, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Self: cluster.Node{Name: m.name, Addr4: netip.MustParseAddr(m.addr), Fabric: "bgp", ASN: 64512, Docker: true, Version: "test"},
 	})
 	if err := a.Start(ctx); err != nil {

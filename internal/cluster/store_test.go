@@ -140,6 +140,36 @@ func TestStoreAway(t *testing.T) {
 	}
 }
 
+// A store that lost the node's record hears that the node is drained together with that record, never after it.
+func TestDrainOfALostNode(t *testing.T) {
+	srv := etcdtest.Start(t)
+	file := srv.Snapshot()
+	m := newMachine(t, srv, "a", "192.0.2.1")
+	since := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	m.drained = func() (cluster.Drain, bool) { return cluster.Drain{Since: since, By: "a", Refuse: true}, true }
+	a := mustBoot(t, m)
+	a.registered()
+	if err := a.Undrain(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	a.sees("the drain taken back", func(v *cluster.View) bool { return len(v.Drains) == 0 })
+	a.kill()
+	a = mustBoot(t, m)
+	a.registered()
+	if v := a.View(); len(v.Drains) != 0 {
+		t.Errorf("a store that knows the node was told again: %v", v.Drains)
+	}
+	srv.Kill()
+	srv.Restore(file, "")
+	a.sees("the drain with the node", func(v *cluster.View) bool {
+		return v.Drains["a"].Value.Refuse && v.Drains["a"].Value.Since.Equal(since)
+	})
+	v := a.View()
+	if n, d := v.Nodes["a"], v.Drains["a"]; n.Created == 0 || n.Created != d.Created {
+		t.Errorf("the node was written at %d, its drain at %d", n.Created, d.Created)
+	}
+}
+
 // A restored store is one that has gone back: all nodes write again what is theirs.
 func TestRecordsAfterRestore(t *testing.T) {
 	for _, token := range []string{"", "another"} {

@@ -294,7 +294,9 @@ func TestNotes(t *testing.T) {
 		{"", "28.5.2", nil},
 		{`{"ipv6": true}`, "28.5.2", []string{"dockerBridge.pool6"}},
 		{`{"ipv6": false}`, "28.5.2", nil},
-		{`{"live-restore": true}`, "28.5.2", []string{"stop them before Docker is restarted"}},
+		{`{"firewall-backend": "nftables"}`, "29.1.0", []string{"set it to iptables"}},
+		{`{"firewall-backend": "iptables"}`, "29.1.0", nil},
+		{`{"live-restore": true}`, "28.5.2", []string{"stop all of them before Docker is restarted"}},
 	} {
 		d, err := daemonjson.Parse([]byte(c.in))
 		if err != nil {

@@ -69,6 +69,7 @@ const (
 	keyGateway  = "default-gateway"
 	keyGateway6 = "default-gateway-v6"
 	keyLive     = "live-restore"
+	keyFirewall = "firewall-backend" // from 29
 )
 
 // Bridge is what the default bridge should be.
@@ -113,7 +114,10 @@ func (d *Document) Notes(b Bridge, v Version) []string {
 		out = append(out, "Docker "+v.String()+" drops direct access to ports that a container publishes, and has no setting against it: use 28.2 or later, or do not publish them")
 	}
 	if on, ok := d.Value(keyLive); ok && string(on) == "true" {
-		out = append(out, keyLive+" is on: as long as a container runs on the default bridge, an engine that starts keeps the bridge as it is, so stop them before Docker is restarted")
+		out = append(out, keyLive+" is on: as long as any container runs, on whichever network, an engine that starts keeps the bridge as it is, so stop all of them before Docker is restarted")
+	}
+	if backend, ok := d.stringOf(keyFirewall); ok && backend == "nftables" {
+		out = append(out, keyFirewall+" is nftables: such an engine has no DOCKER-USER, where the agent accepts what comes for containers, and drops it: set it to iptables")
 	}
 	if on, ok := d.Value(keyIPv6); ok && string(on) == "true" && !b.Subnet6.IsValid() {
 		out = append(out, "IPv6 is on for the default bridge with a subnet that is not of the cluster, and "+keyMasq+

@@ -118,12 +118,14 @@ func kernelRoutes(t *testing.T, file string) []string {
 		if !strings.HasPrefix(r.Dst, "10.9.") && !strings.HasPrefix(r.Dst, "fd09:") {
 			continue
 		}
-		line := r.Dst + " via"
+		var hops []string
 		for _, h := range append(r.Nexthops, hop{r.Gateway}) {
 			if h.Gateway != "" {
-				line += " " + h.Gateway
+				hops = append(hops, h.Gateway)
 			}
 		}
+		slices.Sort(hops) // daemons have them in any order
+		line := r.Dst + " via " + strings.Join(hops, " ")
 		if r.Metric >= 100 && r.Metric < 1024 { // daemons have small ones of their own, and 1024 is IPv6's default
 			line += fmt.Sprintf(" metric %d", r.Metric)
 		}

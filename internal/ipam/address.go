@@ -207,7 +207,7 @@ func (a *Allocator) requestNext(p *pool) (Holding, error) {
 	}
 	for { // auxiliary addresses may fill a block that nobody has claimed yet
 		c, err := a.source(p).next(p)
-		if lack := (*Lack)(nil); errors.As(err, &lack) {
+		if lack := (*Lack)(nil); errors.As(err, &lack) || errors.Is(err, ErrFenced) {
 			return Holding{}, err
 		}
 		if err != nil {

@@ -1,6 +1,7 @@
 package ipam_test
 
 import (
+	"errors"
 	"net/netip"
 	"testing"
 
@@ -39,6 +40,9 @@ func TestPerNodeFromTheStore(t *testing.T) {
 		}
 		_, _, err = a.RequestAddress(req, nil)
 		refused(t, err, ipam.ErrFenced, "10.9.7.0/24", "node host2 has it")
+		if errors.Is(err, ipam.ErrPoolFull) {
+			t.Errorf("fenced, and said to be full: %v", err)
+		}
 	}
 	_, err = a.Adopt(p.ID, pfx("10.9.7.0/24"))
 	must(t, err)

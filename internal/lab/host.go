@@ -69,18 +69,18 @@ func (l *Lab) hostSpec(h HostInfo) (machine.Spec, error) {
 	}
 	spec.Rootfs = h.Tree
 	spec.Tmpfs = []string{"/tmp"}
-	if !l.opts.Disk {
-		spec.Tmpfs = append(spec.Tmpfs, persistent()...)
-	} else if err := l.onDisk(&spec); err != nil {
-		return spec, err
-	}
 	spec.Sysctls = hostSysctls(l.opts.IPForward || h.Router(), h.Router())
 	spec.Files = map[string]string{
 		"/etc/hostname": h.Name + "\n",
 		"/etc/hosts":    l.hostsFile(),
 		// An address of the segment that nobody has: without a name server Docker falls back to a public one.
-		"/etc/resolv.conf":        "nameserver " + nameServer + "\n",
-		"/etc/docker/daemon.json": daemon,
+		"/etc/resolv.conf": "nameserver " + nameServer + "\n",
+		engineConfig:       daemon,
+	}
+	if !l.opts.Disk {
+		spec.Tmpfs = append(spec.Tmpfs, persistent()...)
+	} else if err := l.onDisk(&spec); err != nil {
+		return spec, err
 	}
 	spec.Links = map[string]string{
 		"/usr/local/bin/fairway": "/opt/fairway/bin/fairway",

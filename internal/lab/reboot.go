@@ -15,12 +15,16 @@ import (
 // dataDir is the part of a host's directory that stands for its disk, in a lab whose hosts have one.
 const dataDir = "data"
 
+// engineConfig is the engine's config inside of a host.
+const engineConfig = "/etc/docker/daemon.json"
+
 // persistent are the directories inside of a host that outlive a reboot.
 func persistent() []string {
 	return []string{"/var/lib/docker", "/var/lib/containerd", "/var/lib/fairway"}
 }
 
-// onDisk gives the host's state a place that outlives its namespaces, and the host a boot of its own.
+// onDisk gives the host's state and the engine's config a place that outlives its namespaces, and the host a boot of its
+// own. The engine's config is written once, and is then whatever was made of it.
 func (l *Lab) onDisk(spec *machine.Spec) error {
 	spec.BootID = newBootID()
 	for _, inside := range persistent() {
@@ -29,6 +33,14 @@ func (l *Lab) onDisk(spec *machine.Spec) error {
 			return fmt.Errorf("create disk of %s: %w", spec.Name, err)
 		}
 		spec.Binds = append(spec.Binds, machine.Bind{From: path, To: inside})
+	}
+	etc := l.path(spec.Name, dataDir, "etc-docker")
+	if err := os.MkdirAll(etc, 0o755); err != nil {
+		return fmt.Errorf("create disk of %s: %w", spec.Name, err)
+	}
+	spec.Binds = append(spec.Binds, machine.Bind{From: etc, To: filepath.Dir(engineConfig)})
+	if _, err := os.Stat(filepath.Join(etc, filepath.Base(engineConfig))); err == nil {
+		delete(spec.Files, engineConfig)
 	}
 	return nil
 }
@@ -42,7 +54,7 @@ func newBootID() string {
 }
 
 // Reboot cuts the host's power and starts it again: every process ends at once, and all namespaces, links, routes, rules
-// and /run are made anew. Its disk and its agent's config stay. The agent is started first, and when it is ready, as
+// and /run are made anew. Its disk and the configs of agent and engine stay. The agent is started first, and when it is ready, as
 // systemd does with our unit, the engine, which then starts the containers that are to run always. Reboot returns when
 // the engine answers. Nothing else may be done with the host meanwhile.
 func (h *Host) Reboot(ctx context.Context) error {

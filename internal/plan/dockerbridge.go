@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// dockerZero is Docker's default bridge. The engine can be told to take another link, which `fairway docker-bridge`
+// DefaultBridge is Docker's default bridge. The engine can be told to take another link, which `fairway docker-bridge`
 // refuses.
-const dockerZero = "docker0"
+const DefaultBridge = "docker0"
 
 // DockerBridge is what the config says of Docker's default bridge; the zero value: nothing.
 type DockerBridge struct {
@@ -30,7 +30,7 @@ func (p *planner) dockerBridge() {
 		}
 	}
 	if f := &p.out.State.Firewall; accept {
-		f.Bridges = append(f.Bridges, dockerZero)
+		f.Bridges = append(f.Bridges, DefaultBridge)
 		slices.Sort(f.Bridges)
 		f.Bridges = slices.Compact(f.Bridges)
 	}
@@ -38,14 +38,14 @@ func (p *planner) dockerBridge() {
 
 // onBridge says whether the bridge has an address in just this subnet, and if not, why.
 func (p *planner) onBridge(subnet netip.Prefix) bool {
-	link, ok := p.in.Facts.Links[dockerZero]
+	link, ok := p.in.Facts.Links[DefaultBridge]
 	if ok && !link.Up {
-		p.problem("docker_bridge_down", "set it up, or restart Docker", "%s is down, so subnet %s is not announced", dockerZero, subnet)
+		p.problem("docker_bridge_down", "set it up, or restart Docker", "%s is down, so subnet %s is not announced", DefaultBridge, subnet)
 		return false
 	}
 	if !ok {
 		p.problem("docker_bridge_missing", "start Docker; with \"bridge\" in its daemon.json, or --bridge, it has no default bridge",
-			"there is no link %s for subnet %s", dockerZero, subnet)
+			"there is no link %s for subnet %s", DefaultBridge, subnet)
 		return false
 	}
 	var have []string
@@ -61,7 +61,7 @@ func (p *planner) onBridge(subnet netip.Prefix) bool {
 	if len(have) > 0 {
 		what = strings.Join(have, ", ")
 	}
-	p.problem("docker_bridge_differs", "run `fairway docker-bridge apply`, and restart Docker; with live-restore, stop the containers of the default bridge before",
-		"%s", fmt.Sprintf("%s has %s, and the config gives it subnet %s", dockerZero, what, subnet))
+	p.problem("docker_bridge_differs", "run `fairway docker-bridge apply`, and restart Docker; with live-restore, stop all containers before",
+		"%s", fmt.Sprintf("%s has %s, and the config gives it subnet %s", DefaultBridge, what, subnet))
 	return false
 }

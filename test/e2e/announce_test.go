@@ -22,6 +22,20 @@ func (h *host) shields() bool {
 	return len(major) == 2 && major >= "28"
 }
 
+// listsDocker says whether `fairway route ls` has a subnet of a bridge of Docker's.
+func (h *host) listsDocker(subnet string) error {
+	routes, err := h.api().Routes(h.ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range routes {
+		if r.Prefix.String() == subnet && r.Kind == "docker" && strings.HasPrefix(r.Link, "br-") {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: no route of kind docker for %s in %+v", h, subnet, routes)
+}
+
 // removeDockers takes networks of Docker's own away at the end of the test, wherever they are.
 func (s *site) removeDockers(networks ...string) {
 	s.t.Cleanup(func() {
@@ -55,6 +69,7 @@ func TestDockerNetworkAnnounced(t *testing.T) {
 		h.must(append(args, "--label", "fairway.announce=true", "own")...)
 		h.must("docker", "network", "create", "--subnet", fmt.Sprintf("10.9.%d.0/24", 110+h.Number), "secret") // says nothing
 		all = append(all, h.run("dc", "--network", "own"))
+		eventually(t, mendLimit, func() error { return h.listsDocker(v4) })
 	}
 	start := time.Now()
 	for i, h := range s.hosts {

@@ -68,6 +68,7 @@ func TestReboot(t *testing.T) {
 			far[j].reaches(c.v4)
 		}
 		before := h.must("cat", "/proc/sys/kernel/random/boot_id")
+		h.must("sh", "-c", `sed -i 's/"live-restore": false/"live-restore":  false/' /etc/docker/daemon.json`) // an edit of the operator's
 		start := time.Now()
 		if err := h.Reboot(h.ctx); err != nil {
 			t.Fatal(err)
@@ -75,6 +76,9 @@ func TestReboot(t *testing.T) {
 		answers := time.Since(start)
 		if after := h.must("cat", "/proc/sys/kernel/random/boot_id"); after == before {
 			t.Errorf("%s: the boot ID is as before", h)
+		}
+		if out := h.must("cat", "/etc/docker/daemon.json"); !strings.Contains(out, `"live-restore":  false`) {
+			t.Errorf("%s: after the reboot the engine's config is another:\n%s", h, out)
 		}
 		back := containers(h)
 		started := time.Since(start)

@@ -252,6 +252,13 @@ func TestChangesWhileSessionsComeUp(t *testing.T) {
 		return nil
 	})
 	last := fmt.Sprintf("10.9.%d.%d/32", 100+i/250%100, i%250)
+	// A second after it came up the peer is told all once more, and what was withdrawn is there again for a moment.
+	eventually(t, "told once more", func() error {
+		if age := time.Since(n.peer("10.77.0.2").Since); age < 3*time.Second {
+			return fmt.Errorf("the session is %v old", age)
+		}
+		return nil
+	})
 	var got string
 	within(t, 10*time.Second, "the last of it, and nothing else", func() error {
 		got = fmt.Sprint(slices.Sorted(maps.Keys(texts(r))))
