@@ -43,6 +43,7 @@ func TestOutsideDaemons(t *testing.T) {
 		t.Run(o.name, func(t *testing.T) {
 			needDaemon(t, o.needs...)
 			s := outsideSite(t, o)
+			s.spreadsBridges(o)
 			s.network("net")
 			var all []*container
 			for _, h := range s.hosts {
@@ -103,22 +104,43 @@ func outsideSite(t *testing.T, o outside) *site {
 	return s
 }
 
+// spreadsBridges checks that the other host hears of a subnet on a bridge, which daemons may take for a connected one.
+func (s *site) spreadsBridges(o outside) {
+	s.t.Helper()
+	var all []*container
+	for _, h := range s.hosts {
+		h.must("docker", "network", "create", "-d", "fairway", "--ipam-driver", "fairway", "--ipv6", "-o", "mode=subnet",
+			"--subnet", "10.9.0.0/16", "--subnet", "fd09::/48", "bridged")
+		all = append(all, h.run("b"+h.Name, "--network", "bridged"))
+	}
+	for i, h := range s.hosts {
+		other := s.hosts[(i+1)%len(s.hosts)]
+		for _, p := range []string{h.Block4.String(), h.Block6.String()} {
+			eventually(s.t, 60*time.Second, func() error { return other.hears(p, o.proto) })
+		}
+	}
+	everyPair(s.t, all)
+	for _, h := range s.hosts {
+		h.must("sh", "-c", "docker rm -f b"+h.Name+" && docker network rm bridged")
+	}
+}
+
+// hears says whether the host has one route to a prefix, of the protocol.
+func (h *host) hears(prefix, proto string) error {
+	list, err := h.route(prefix)
+	if err == nil && (len(list) != 1 || list[0].Proto != proto) {
+		err = fmt.Errorf("%s: routes to %s: %+v, want one of protocol %s", h, prefix, list, proto)
+	}
+	return err
+}
+
 // spreads checks that blocks, and addresses outside of them, are in the other host's kernel as the daemon's routes.
 func (s *site) spreads(o outside) {
 	s.t.Helper()
 	h, other := s.hosts[0], s.hosts[1]
 	c := h.run("explicit", "--network", "net", "--ip", "10.9.200.2", "--ip6", "fd09:0:0:c000::2")
 	for _, p := range []string{h.Block4.String(), h.Block6.String(), "10.9.200.2/32", "fd09:0:0:c000::2/128"} {
-		eventually(s.t, 60*time.Second, func() error {
-			list, err := other.route(p)
-			if err != nil {
-				return err
-			}
-			if len(list) != 1 || list[0].Proto != o.proto {
-				return fmt.Errorf("%s: routes to %s: %+v, want one of protocol %s", other, p, list, o.proto)
-			}
-			return nil
-		})
+		eventually(s.t, 60*time.Second, func() error { return other.hears(p, o.proto) })
 	}
 	for _, a := range c.addrs() {
 		if _, err := other.try("ping", "-n", "-c", "1", "-W", "2", a.String()); err != nil {
