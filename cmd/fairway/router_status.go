@@ -110,8 +110,13 @@ func routerRoutes(s router.Status) *table {
 
 func routerPeers(s router.Status, now time.Time) *table {
 	t := &table{columns: []column{
-		{title: "PEER"}, {title: "AS", right: true, optional: true}, {title: "STATE", colour: stateColour}, {title: "AGE", right: true},
-		{title: "BFD", optional: true}, {title: "RECEIVED", right: true}, {title: "SENT", right: true},
+		{title: "PEER"},
+		{title: "AS", right: true, optional: true},
+		{title: "STATE", colour: stateColour},
+		{title: "AGE", right: true},
+		{title: "BFD", optional: true},
+		{title: "RECEIVED", right: true},
+		{title: "SENT", right: true},
 	}}
 	for _, p := range s.Peers {
 		t.add(p.Address.String(), asn(p.ASN), p.State, age(now, p.Since), or(p.BFD), strconv.Itoa(p.Received), strconv.Itoa(p.Sent))

@@ -35,12 +35,23 @@ type Client struct {
 	http   *http.Client
 }
 
-// New returns a client for the engine at a unix socket: a path, or unix:// and a path. It does not connect yet.
-func New(socket string) *Client {
+// New returns a client for the engine at a unix socket: a path, or unix:// and a path. It does not connect yet. Where nobody
+// listens there, the others are tried: a socket that is mounted into a container stays that of the engine that made it, and
+// one that starts again makes another.
+func New(socket string, others ...string) *Client {
 	c := &Client{socket: strings.TrimPrefix(socket, "unix://")}
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
-		return d.DialContext(ctx, "unix", c.socket)
+		conn, err := d.DialContext(ctx, "unix", c.socket)
+		for _, other := range others {
+			if err == nil {
+				break
+			}
+			if again, failed := d.DialContext(ctx, "unix", other); failed == nil {
+				return again, nil
+			}
+		}
+		return conn, err
 	}
 	c.http = &http.Client{Transport: &http.Transport{DialContext: dial, DisableCompression: true, MaxIdleConns: 2, IdleConnTimeout: 30 * time.Second}}
 	return c

@@ -166,8 +166,10 @@ leave 2`},
 		{"not aggressive", func(v *View) {
 			v.Containers, v.Links = nil, nil
 			v.Networks = []Network{
-				{ID: "1", Name: "used", Marked: true, Local: 1}, {ID: "2", Name: "unused", Marked: true},
-				{ID: "3", Name: "emptied", Marked: true, Joined: true}, {ID: "4", Name: "backbone", Transit: true},
+				{ID: "1", Name: "used", Marked: true, Local: 1},
+				{ID: "2", Name: "unused", Marked: true},
+				{ID: "3", Name: "emptied", Marked: true, Joined: true},
+				{ID: "4", Name: "backbone", Transit: true},
 			}
 		}, func(o *Options) { o.Aggressive = false; o.TransitNet = "backbone" }, `
 join backbone invalid IP invalid IP
@@ -272,9 +274,18 @@ func TestOffset(t *testing.T) {
 		n      int
 		want   string // "" is an error
 	}{
-		{"10.1.0.0/24", 1, "10.1.0.1"}, {"10.1.0.0/24", -1, "10.1.0.254"}, {"10.1.0.0/24", -3, "10.1.0.252"}, {"10.1.0.0/24", 254, "10.1.0.254"},
-		{"10.1.0.0/24", 255, ""}, {"10.1.0.0/24", -255, ""}, {"10.1.0.0/31", 1, "10.1.0.0"}, {"10.1.0.0/31", -1, "10.1.0.1"}, {"10.1.0.0/31", 3, ""},
-		{"fd00::/64", 2, "fd00::2"}, {"fd00::/64", -1, "fd00::ffff:ffff:ffff:fffe"}, {"255.255.255.0/24", 300, ""},
+		{"10.1.0.0/24", 1, "10.1.0.1"},
+		{"10.1.0.0/24", -1, "10.1.0.254"},
+		{"10.1.0.0/24", -3, "10.1.0.252"},
+		{"10.1.0.0/24", 254, "10.1.0.254"},
+		{"10.1.0.0/24", 255, ""},
+		{"10.1.0.0/24", -255, ""},
+		{"10.1.0.0/31", 1, "10.1.0.0"},
+		{"10.1.0.0/31", -1, "10.1.0.1"},
+		{"10.1.0.0/31", 3, ""},
+		{"fd00::/64", 2, "fd00::2"},
+		{"fd00::/64", -1, "fd00::ffff:ffff:ffff:fffe"},
+		{"255.255.255.0/24", 300, ""},
 	}
 	for _, tt := range tests {
 		got, err := offset(pfx(tt.subnet), tt.n)

@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -71,7 +72,8 @@ func TestRouterMends(t *testing.T) {
 	h.docker("rm", "-f", routerName)
 	blue.led("default via 10.72.1.")
 	out := h.must(append(append([]string{"docker", "run", "--rm"}, routerRights...), "fairway", "router", "--cleanup")...)
-	if now := blue.routes(); now != before {
+	// Its link on blue is another one since it joined anew.
+	if now := regexp.MustCompile(`eth\d`).ReplaceAllString(blue.routes(), "eth0"); now != before {
 		t.Errorf("after --cleanup:\n%s\nbefore:\n%s\n%s", now, before, out)
 	}
 	if rules := h.must("sh", "-c", "iptables -S; iptables -t raw -S; ip link"); strings.Contains(rules, "frouter") {

@@ -130,8 +130,8 @@ type routerStatus struct {
 		Via    []netip.Addr
 	}
 	Peers []struct {
-		Address netip.Addr
-		State   string
+		Address    netip.Addr
+		State, BFD string
 	}
 	Problems []string
 }
