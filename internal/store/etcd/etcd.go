@@ -17,6 +17,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"fairway/internal/store"
 )
 
 const (
@@ -59,8 +61,9 @@ type Store struct {
 	down    time.Time // the beginning of the first call that was not answered; zero: the last one was
 	seen    history
 	watches map[int]context.CancelCauseFunc
-	serial  int   // of the next watch
-	broken  error // why the connection last could not be made, or ended; nil: it works
+	serial  int       // of the next watch
+	made    time.Time // when the client was
+	broken  error     // why the connection last could not be made, or ended; nil: it works
 
 	lease lease
 }
@@ -164,7 +167,7 @@ func (s *Store) connected(ctx context.Context) (*clientv3.Client, error) {
 	if s.ctx.Err() != nil {
 		return nil, errors.Join(s.ctx.Err(), c.Close())
 	}
-	s.client = c
+	s.client, s.made = c, time.Now()
 	s.spawn(func() { s.followConnection(c) })
 	return c, nil
 }
@@ -173,6 +176,20 @@ func (s *Store) current() *clientv3.Client {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.client
+}
+
+// renewAfter is how old a client is that is given up when etcd does not answer it. It should connect again by itself;
+// that nobody has to rely on.
+const renewAfter = 10 * time.Second
+
+// renew gives up a client that has not got through for long.
+func (s *Store) renew(c *clientv3.Client) {
+	s.mu.Lock()
+	old := s.client == c && time.Since(s.made) >= renewAfter
+	s.mu.Unlock()
+	if old {
+		s.forget(c)
+	}
 }
 
 // forget drops the client, so that the next call makes one with the password as it is by then. Calls under way have the
@@ -223,6 +240,9 @@ func (s *Store) do(ctx context.Context, what string, call func(context.Context, 
 		err = errors.New("the store was closed")
 	}
 	if err = s.judge(ctx, start, c, err); err != nil {
+		if errors.Is(err, store.ErrUnreachable) && c != nil {
+			s.renew(c)
+		}
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil

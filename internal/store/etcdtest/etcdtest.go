@@ -174,7 +174,23 @@ func (s *Server) Stop() { s.signal(syscall.SIGTERM); s.wait() }
 func (s *Server) Kill() { s.signal(syscall.SIGKILL); s.wait() }
 
 // Pause makes the server neither answer nor refuse: its connections stay open, as if the network had lost all packets.
-func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
+func (s *Server) Pause() {
+	s.tb.Helper()
+	s.signal(syscall.SIGSTOP)
+	// The signal stops a thread at a time; what one of them still answers would be no pause.
+	deadline := time.Now().Add(patience)
+	for {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
+		_, after, _ := strings.Cut(string(stat), ") ")
+		if err == nil && strings.HasPrefix(after, "T") {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.tb.Fatalf("stop etcd: its state is %q: %v", after, err)
+		}
+		runtime.Gosched()
+	}
+}
 
 // Resume ends Pause.
 func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
