@@ -328,6 +328,8 @@ func (w *world) fill(ctx context.Context, blocks int) {
 			err := n.ask(ctx, netip.Addr{})
 			switch {
 			case err == nil:
+			case errors.Is(err, cluster.ErrNoBlock):
+				return // others, who claimed ahead of their need, have the last ones
 			case errors.Is(err, errDead), errors.Is(err, errLost), errors.Is(err, store.ErrUnreachable):
 				<-time.After(20 * time.Millisecond) // as an engine's user does
 			default:
