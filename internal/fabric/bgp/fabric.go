@@ -234,6 +234,7 @@ func (f *Fabric) retry(countAll bool) {
 	f.limit(countAll)
 	f.resolveDoubts()
 	f.forgetCallers()
+	f.unstick()
 	if err := errors.Join(f.sync(), f.sendAgain()); err != nil {
 		f.log.Debug("sync peers", slog.Any("err", err))
 	}

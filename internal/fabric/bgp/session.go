@@ -238,6 +238,22 @@ func (f *Fabric) reopen(s *session) {
 	}
 }
 
+// stuck is how long a session may be half open. The hold timer ends that state at the latest (RFC 4271, 8.2.2); in GoBGP
+// v4.8 a session was seen to stay in OpenConfirm for good, after both sides had connected at once on a busy machine.
+const stuck = 20 * time.Second
+
+// unstick opens sessions anew that stay half open.
+func (f *Fabric) unstick() {
+	for _, s := range f.sessions {
+		half := s.state == bgp.BGP_FSM_OPENSENT || s.state == bgp.BGP_FSM_OPENCONFIRM
+		if half && s.known.IsValid() && f.now().Sub(s.since) > stuck {
+			f.log.Warn("session stays half open, and is opened anew", slog.String("peer", s.display()), slog.Duration("after", f.now().Sub(s.since)))
+			f.setState(s, bgp.BGP_FSM_IDLE)
+			f.reopen(s)
+		}
+	}
+}
+
 // punish keeps a session closed for a while.
 func (f *Fabric) punish(s *session, why string) {
 	s.until, s.fault, s.heldBy = f.now().Add(penalty), why, why
